@@ -1,0 +1,175 @@
+"""Weights as streams of rows.
+
+A checkpoint of a 70B model does not fit into memory and need not: every consumer (encoder, interpreter,
+hash) reads a weight a few rows at a time. :class:`RowTensor` is an ``onnx_ir`` tensor with that one extra
+ability, and the functions below are thunks on thunks: joining model-parallel shards, permuting rows or
+slicing builds a new ``RowTensor`` that reads its parents when somebody asks for rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Array = npt.NDArray[Any]
+ReadRows = Callable[[int, int], Array]
+
+CHUNK_BYTES = 16 << 20
+"""Default size of one streamed chunk, counted in the tensor's own dtype."""
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The bytes a tensor already has in a block format, so that they can be copied untouched.
+
+    Attributes:
+        type_name: ggml's name of the format, e.g. ``"Q4_1"``.
+        row_nbytes: Bytes of one row.
+        read: ``read(start, stop)`` -> ``uint8 [stop - start, row_nbytes]``.
+    """
+
+    type_name: str
+    row_nbytes: int
+    read: ReadRows
+
+
+class RowTensor(ir.LazyTensor):
+    """A lazily read tensor whose first axis can be sliced without reading the rest.
+
+    Args:
+        name: Canonical name, e.g. ``layers.0.attention.wq.weight``.
+        dtype: Element type that ``read`` returns (bfloat16 as ``ml_dtypes.bfloat16``, int4 as ``int8``).
+        shape: Static shape; rows are the first axis, also of a vector.
+        read: ``read(start, stop)`` -> array of shape ``(stop - start, *shape[1:])``. Must be thread-safe.
+        encoded: The same rows in the block format they were stored in, if they were.
+    """
+
+    __slots__ = ("encoded", "read")
+
+    def __init__(
+        self,
+        name: str,
+        dtype: ir.DataType,
+        shape: Sequence[int],
+        read: ReadRows,
+        *,
+        encoded: EncodedRows | None = None,
+    ) -> None:
+        super().__init__(self._whole, dtype=dtype, shape=ir.Shape(shape), name=name)
+        self.read = read
+        self.encoded = encoded
+
+    def _whole(self) -> ir.Tensor:
+        array = self.read(0, self.n_rows)
+        return ir.Tensor(array.astype(self.dtype.numpy(), copy=False), dtype=self.dtype)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape as plain integers."""
+        return tuple(int(d) for d in self.shape.numpy())
+
+    @property
+    def n_rows(self) -> int:
+        return self.dims[0]
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` in the tensor's own dtype, shape ``(stop - start, *dims[1:])``."""
+        return self.read(start, stop)
+
+    def rows_f32(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows ``start`` to ``stop`` widened to float32 (exact for float16 and bfloat16)."""
+        return to_f32(self.read(start, stop))
+
+    def row_ranges(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, int]]:
+        """Consecutive ``(start, stop)`` that cover the tensor in chunks of about ``chunk_bytes``."""
+        row = max(1, self.nbytes // max(1, self.n_rows))
+        step = max(1, chunk_bytes // row)
+        for start in range(0, self.n_rows, step):
+            yield start, min(start + step, self.n_rows)
+
+    def tofile(self, file: Any) -> None:
+        """Write the raw bytes chunk by chunk; sub-byte types, which pack across rows, in one piece."""
+        if self.dtype.itemsize < 1:
+            file.write(self.tobytes())
+            return
+        for start, stop in self.row_ranges():
+            file.write(contiguous_bytes(self.read(start, stop)))
+
+
+def to_f32(array: Array) -> npt.NDArray[np.float32]:
+    """Widen to float32; bfloat16 by shifting bits, which numpy does several times faster than a cast."""
+    if array.dtype == np.float32:
+        return array
+    if array.dtype == ir.DataType.BFLOAT16.numpy():
+        return (array.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return array.astype(np.float32)
+
+
+def contiguous_bytes(array: Array) -> memoryview:
+    """The array's bytes in C order, without a copy where it already is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def from_array(name: str, array: Array) -> RowTensor:
+    """A tensor that is in memory already (tests, small constants)."""
+    return RowTensor(name, ir.DataType.from_numpy(array.dtype), array.shape, lambda a, b: array[a:b])
+
+
+def renamed(tensor: RowTensor, name: str) -> RowTensor:
+    """The same rows under another name."""
+    return RowTensor(name, tensor.dtype, tensor.dims, tensor.read, encoded=tensor.encoded)
+
+
+def permute_rows(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
+    """Row ``i`` of the result is row ``index[i]`` of ``tensor``; ``index`` may also select fewer rows.
+
+    Only the rows between the smallest and largest index of a request are read, which for the per-head
+    Q/K permutation is one head.
+    """
+
+    def gather(read: ReadRows) -> ReadRows:
+        def rows(start: int, stop: int) -> Array:
+            wanted = index[start:stop]
+            if not len(wanted):
+                return read(0, 0)
+            low = int(wanted.min())
+            return read(low, int(wanted.max()) + 1)[wanted - low]
+
+        return rows
+
+    old = tensor.encoded
+    encoded = None if old is None else EncodedRows(old.type_name, old.row_nbytes, gather(old.read))
+    shape = (len(index), *tensor.dims[1:])
+    return RowTensor(tensor.name or "", tensor.dtype, shape, gather(tensor.read), encoded=encoded)
+
+
+def concat(name: str, tensors: Sequence[RowTensor], axis: int) -> RowTensor:
+    """Join along ``axis`` 0 or the last one (model-parallel shards)."""
+    first = tensors[0]
+    if axis != 0:
+        shape = (*first.dims[:-1], sum(t.dims[-1] for t in tensors))
+        return RowTensor(
+            name,
+            first.dtype,
+            shape,
+            lambda a, b: np.concatenate([t.rows(a, b) for t in tensors], axis=-1),
+        )
+    ends = np.cumsum([t.n_rows for t in tensors])
+
+    def rows(start: int, stop: int) -> Array:
+        parts = []
+        for tensor, end in zip(tensors, ends, strict=True):
+            begin = int(end) - tensor.n_rows
+            a, b = max(start, begin), min(stop, int(end))
+            if a < b:
+                parts.append(tensor.rows(a - begin, b - begin))
+        if not parts:
+            return first.rows(0, 0)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return RowTensor(name, first.dtype, (int(ends[-1]), *first.dims[1:]), rows)
