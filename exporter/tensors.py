@@ -64,7 +64,10 @@ class RowTensor(ir.LazyTensor):
         self.read = read
         self.encoded = encoded
 
-    def _whole(self) -> ir.Tensor:
+    def __repr__(self) -> str:
+        return f"RowTensor({self.name!r}, {self.dtype.name}, {list(self.dims)})"
+
+    def _whole(self) -> ir.TensorProtocol:
         array = self.read(0, self.n_rows)
         return ir.Tensor(array.astype(self.dtype.numpy(), copy=False), dtype=self.dtype)
 
