@@ -1,0 +1,1 @@
+"""The common graph: op vocabulary, builder, verifier, printer, storage and the torch interpreter."""

@@ -1,0 +1,119 @@
+"""Checkpoint in, graph out: the one description of a Llama that every pass and every target reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from exporter.config import ModelConfig
+from exporter.errors import CheckpointError
+from exporter.ir import ops
+from exporter.ir.spec import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, vocabulary
+from exporter.rope import inv_freq
+from exporter.tensors import RowTensor, from_array
+
+CONFIG_KEY = "exporter.config"
+"""Model metadata entry that holds the configuration as JSON."""
+
+
+def config_of(model: ir.Model) -> ModelConfig:
+    """The configuration a graph was built from, as passes have left it."""
+    return ModelConfig.from_dict(json.loads(model.metadata_props[CONFIG_KEY]))
+
+
+def set_config(model: ir.Model, config: ModelConfig) -> None:
+    model.metadata_props[CONFIG_KEY] = json.dumps(config.to_dict(), sort_keys=True)
+
+
+def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = "llama") -> ir.Model:
+    """Build the graph of a Llama-architecture decoder.
+
+    Inputs: ``tokens`` and ``positions`` int64 ``[batch, seq_len]``, ``past_key.N`` and ``past_value.N`` float32
+    ``[batch, n_kv_heads, past_len, head_dim]``. Outputs: ``logits`` float32 ``[batch, seq_len, vocab_size]``,
+    ``present_key.N`` and ``present_value.N``.
+
+    Args:
+        config: Hyperparameters; ``tied_embeddings`` must be known.
+        tensors: Canonical name -> weight. No weight is read.
+        name: Name of the graph.
+
+    Raises:
+        CheckpointError: If a weight is missing or one is left over.
+        GraphError: If a weight's shape contradicts the configuration.
+    """
+    if config.tied_embeddings is None:
+        raise CheckpointError("it is not known yet whether the head is tied", hint="call resolve_tied_head first")
+    graph = ir.Graph((), (), nodes=(), opset_imports={"": OPSET, DOMAIN: DOMAIN_VERSION}, name=name)
+    unused = dict(tensors)
+
+    def weight(weight_name: str) -> ir.Value:
+        unused.pop(weight_name, None)
+        if weight_name not in tensors:
+            raise CheckpointError(f"the checkpoint has no tensor {weight_name}")
+        return ops.initializer(graph, tensors[weight_name])
+
+    def graph_input(input_name: str, dtype: ir.DataType, shape: tuple[ops.Dim, ...]) -> ir.Value:
+        value = ir.Value(name=input_name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        graph.inputs.append(value)
+        return value
+
+    tokens = graph_input("tokens", ir.DataType.INT64, ("batch", "seq_len"))
+    positions = graph_input("positions", ir.DataType.INT64, ("batch", "seq_len"))
+    frequencies = ops.initializer(graph, from_array("rope.inv_freq", inv_freq(config)))
+    cache_shape = ("batch", config.n_kv_heads, "past_len", config.head_dim)
+    presents: list[ir.Value] = []
+
+    h = ops.embedding(graph, tokens, weight("tok_embeddings.weight"), name="tok_embeddings")
+    for layer in range(config.n_layers):
+        prefix = f"layers.{layer}"
+        past_key = graph_input(f"past_key.{layer}", ir.DataType.FLOAT, cache_shape)
+        past_value = graph_input(f"past_value.{layer}", ir.DataType.FLOAT, cache_shape)
+
+        def norm(x: ir.Value, kind: str, prefix: str = prefix) -> ir.Value:
+            node_name = f"{prefix}.{kind}"
+            return ops.rms_norm(graph, x, weight(f"{node_name}.weight"), epsilon=config.norm_eps, name=node_name)
+
+        def linear(x: ir.Value, kind: str, prefix: str = prefix) -> ir.Value:
+            node_name = f"{prefix}.{kind}"
+            return ops.linear(graph, x, weight(f"{node_name}.weight"), name=node_name)
+
+        def rope(x: ir.Value, kind: str, n_heads: int, prefix: str = prefix) -> ir.Value:
+            return ops.rope(graph, x, positions, frequencies, n_heads=n_heads, name=f"{prefix}.{kind}")
+
+        x = norm(h, "attention_norm")
+        q = rope(linear(x, "attention.wq"), "attention.rope_q", config.n_heads)
+        k = rope(linear(x, "attention.wk"), "attention.rope_k", config.n_kv_heads)
+        v = linear(x, "attention.wv")
+        y, key, value = ops.attention(
+            graph, q, k, v, past_key, past_value,
+            n_heads=config.n_heads, n_kv_heads=config.n_kv_heads,
+            scale=1.0 / math.sqrt(config.head_dim), name=f"{prefix}.attention",
+        )  # fmt: skip
+        key.name, value.name = f"present_key.{layer}", f"present_value.{layer}"
+        presents += [key, value]
+        h = ops.residual(graph, h, linear(y, "attention.wo"), name=f"{prefix}.attention_residual")
+
+        x = norm(h, "ffn_norm")
+        hidden = ops.swiglu(
+            graph, linear(x, "feed_forward.w1"), linear(x, "feed_forward.w3"), name=f"{prefix}.feed_forward.swiglu"
+        )
+        h = ops.residual(graph, h, linear(hidden, "feed_forward.w2"), name=f"{prefix}.ffn_residual")
+
+    h = ops.rms_norm(graph, h, weight("norm.weight"), epsilon=config.norm_eps, name="norm")
+    head = weight("tok_embeddings.weight" if config.tied_embeddings else "output.weight")
+    logits = ops.linear(graph, h, head, name="logits")
+    graph.outputs.extend([logits, *presents])
+
+    if unused:
+        raise CheckpointError(
+            f"{len(unused)} tensors of the checkpoint are not part of the model",
+            expected="every tensor used exactly once",
+            found=", ".join(sorted(unused)[:8]),
+        )
+    functions = [ir.serde.deserialize_function(spec.function) for spec in vocabulary().values()]
+    model = ir.Model(graph, ir_version=IR_VERSION, producer_name="exporter", functions=functions)
+    set_config(model, config)
+    return model

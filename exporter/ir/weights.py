@@ -1,0 +1,55 @@
+"""How consumers read the weights of a graph: by rows, whether they are stored, lazy or quantized."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from exporter.errors import GraphError
+from exporter.ir import ops
+from exporter.tensors import Array, RowTensor
+
+
+def row_tensor(value: ir.Value) -> RowTensor:
+    """The tensor behind an initializer as a stream of rows (a loaded graph holds memory-mapped ones)."""
+    tensor = value.const_value
+    if tensor is None:
+        raise GraphError(f"value {value.name} is not a weight")
+    if isinstance(tensor, RowTensor):
+        return tensor
+
+    def read(start: int, stop: int) -> Array:
+        rows: Array = tensor.numpy()[start:stop]
+        return rows.astype(np.int8) if tensor.dtype == ir.DataType.INT4 else rows
+
+    return RowTensor(str(value.name), tensor.dtype, [int(d) for d in tensor.shape.numpy()], read)
+
+
+def is_quantized(value: ir.Value) -> bool:
+    """Whether a weight operand is the output of a ``DequantizeLinear``."""
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def quantized_parts(value: ir.Value) -> tuple[RowTensor, RowTensor, int]:
+    """Integers ``[out, in]``, float32 scales ``[out, in / block_size]`` and the block size of a quantized weight."""
+    node = value.producer()
+    if node is None or not is_quantized(value) or node.inputs[0] is None or node.inputs[1] is None:
+        raise GraphError(f"value {value.name} is not a quantized weight")
+    return row_tensor(node.inputs[0]), row_tensor(node.inputs[1]), int(ops.attribute(node, "block_size"))
+
+
+def float_rows(value: ir.Value) -> RowTensor:
+    """A weight operand as float rows: an initializer as stored, a quantized one as ``ints * scales`` in float32."""
+    if not is_quantized(value):
+        return row_tensor(value)
+    ints, scales, block = quantized_parts(value)
+
+    def read(start: int, stop: int) -> npt.NDArray[np.float32]:
+        q = ints.rows(start, stop)
+        blocks = q.reshape(len(q), -1, block).astype(np.float32)
+        blocks *= scales.rows_f32(start, stop)[:, :, None]
+        return blocks.reshape(q.shape)
+
+    return RowTensor(str(value.name), ir.DataType.FLOAT, ints.dims, read)

@@ -1,0 +1,128 @@
+"""The pass that carries a recipe out: weights become blocked ``DequantizeLinear`` or another float type."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import passes
+
+from exporter.errors import GraphError
+from exporter.ir import ops
+from exporter.ir.verify import verify
+from exporter.ir.weights import row_tensor
+from exporter.quant import rounding
+from exporter.quant.blocks import quantize_tensor
+from exporter.quant.schemes import EMBEDDING, HEAD, LINEAR, NORM, Recipe, Scheme
+from exporter.tensors import Array, RowTensor
+
+_WEIGHT_OPERAND = {"Embedding": EMBEDDING, "Linear": LINEAR, "RMSNorm": NORM}
+"""Op -> role of its operand 1."""
+
+DEFAULT_ROUNDING = {"int4": "least-squares", "int8": "nearest"}
+"""Scheme -> rounding method without calibration data; measured in ``benchmarks/RESULTS.md``."""
+
+
+def roles(weight: ir.Value) -> frozenset[str]:
+    """The roles a weight plays, by the nodes that use it."""
+    found = set()
+    for node, index in weight.uses():
+        role = _WEIGHT_OPERAND.get(node.op_type)
+        if role is not None and index == 1:
+            found.add(HEAD if role == LINEAR and node.outputs[0].is_graph_output() else role)
+    return frozenset(found)
+
+
+def cast_tensor(source: RowTensor, dtype: ir.DataType) -> RowTensor:
+    """The same weight in another float type, rounded to nearest even.
+
+    Raises:
+        GraphError: On reading rows whose values exceed the type's range.
+    """
+    if source.dtype == dtype:
+        return source
+    target = dtype.numpy()
+
+    def read(start: int, stop: int) -> Array:
+        rows = source.rows_f32(start, stop)
+        if dtype == ir.DataType.FLOAT:
+            return rows
+        with np.errstate(over="ignore"):
+            cast = rows.astype(target)
+        if not np.isfinite(cast.astype(np.float32)).all() and np.isfinite(rows).all():
+            raise GraphError(
+                f"{source.name} does not fit into {dtype.name.lower()}",
+                expected="absolute values up to 65504",
+                found=float(np.abs(rows).max()),
+                hint="use bf16, which has float32's range",
+            )
+        return cast
+
+    # Values that were blocks before are blocks no more, but a float type keeps no such bytes anyway.
+    return RowTensor(str(source.name), dtype, source.dims, read)
+
+
+class ApplyRecipe(passes.InPlacePass):
+    """Quantize or cast every weight of a graph as a recipe says.
+
+    Args:
+        recipe: What becomes of each role.
+        methods: Scheme name -> rounding method; missing ones come from ``DEFAULT_ROUNDING``.
+    """
+
+    def __init__(self, recipe: Recipe, methods: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.methods = {**DEFAULT_ROUNDING, **(methods or {})}
+
+    def requires(self, model: ir.Model) -> None:
+        verify(model)
+
+    def ensures(self, model: ir.Model) -> None:
+        verify(model)
+
+    def call(self, model: ir.Model) -> passes.PassResult:
+        modified = False
+        for weight in list(model.graph.initializers.values()):
+            encoding = self.recipe.encoding_for(roles(weight))
+            if encoding is None:
+                continue
+            if isinstance(encoding, Scheme):
+                self._quantize(model.graph, weight, encoding)
+            else:
+                tensor = cast_tensor(row_tensor(weight), encoding)
+                weight.const_value = tensor
+                weight.type = ir.TensorType(encoding)
+            modified = True
+        return passes.PassResult(model, modified=modified)
+
+    def _quantize(self, graph: ir.Graph, weight: ir.Value, scheme: Scheme) -> None:
+        method = rounding.get(self.methods[scheme.name])
+        ints, scales = quantize_tensor(row_tensor(weight), scheme, method)
+        name = str(weight.name)
+        first_user = next(node for node in graph if weight in node.inputs)
+        del graph.initializers[name]
+        decoded = ops.dequantize(
+            graph,
+            ops.initializer(graph, ints),
+            ops.initializer(graph, scales),
+            block_size=scheme.group_size,
+            name=name,
+            before=first_user,
+        )
+        for node, index in list(weight.uses()):
+            node.replace_input_with(index, decoded)
+
+
+def apply_recipe(model: ir.Model, recipe: Recipe, methods: dict[str, str] | None = None) -> ir.Model:
+    """Run :class:`ApplyRecipe` and return the model, which it rewrites in place.
+
+    Raises:
+        GraphError: If the recipe does not fit the graph; pass-infrastructure errors are unwrapped.
+    """
+    try:
+        ApplyRecipe(recipe, methods)(model)
+    except passes.PassError as error:
+        if isinstance(error.__cause__, GraphError):
+            raise error.__cause__ from None
+        raise
+    return model

@@ -1,0 +1,71 @@
+"""A quantized weight as two lazy tensors, integers and scales, that share one computation."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from exporter.errors import GraphError
+from exporter.quant.rounding import Rounding
+from exporter.quant.schemes import Scheme
+from exporter.tensors import RowTensor
+
+Blocks = tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]
+
+
+class _SharedRows:
+    """Quantizes rows when asked; remembers each thread's last request.
+
+    A consumer reads the integers and then the scales of the same rows, so that one remembered result is all
+    that it takes to compute them once.
+    """
+
+    def __init__(self, source: RowTensor, scheme: Scheme, rounding: Rounding) -> None:
+        self._source = source
+        self._scheme = scheme
+        self._rounding = rounding
+        self._memo = threading.local()
+
+    def blocks(self, start: int, stop: int) -> Blocks:
+        if getattr(self._memo, "key", None) != (start, stop):
+            self._memo.value = self._rounding(self._source.rows_f32(start, stop), self._scheme)
+            self._memo.key = (start, stop)
+        value: Blocks = self._memo.value
+        return value
+
+
+def quantize_tensor(source: RowTensor, scheme: Scheme, rounding: Rounding) -> tuple[RowTensor, RowTensor]:
+    """Quantize a matrix lazily.
+
+    Args:
+        source: Float weight ``[out, in]``.
+        scheme: What to make of it.
+        rounding: How its integers are chosen.
+
+    Returns:
+        Integers ``[out, in]`` (int8 values, typed INT4 or INT8) named ``<name>.ints`` and float32 scales
+        ``[out, in / group_size]`` named ``<name>.scales``.
+
+    Raises:
+        GraphError: If the columns do not divide into groups.
+    """
+    n_rows, n_cols = source.dims
+    if n_cols % scheme.group_size:
+        raise GraphError(
+            f"{source.name} cannot be quantized to {scheme.name}",
+            expected=f"columns in multiples of {scheme.group_size}",
+            found=n_cols,
+            hint="use f16 or bf16 for this model",
+        )
+    shared = _SharedRows(source, scheme, rounding)
+    ints = RowTensor(f"{source.name}.ints", scheme.dtype, (n_rows, n_cols), lambda a, b: shared.blocks(a, b)[0])
+    scales = RowTensor(
+        f"{source.name}.scales",
+        ir.DataType.FLOAT,
+        (n_rows, n_cols // scheme.group_size),
+        lambda a, b: shared.blocks(a, b)[1],
+    )
+    return ints, scales
