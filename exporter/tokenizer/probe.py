@@ -77,7 +77,8 @@ LOOKALIKES = (
     "<|eot_id|>", "<|begin_of_text|>Hello", "a<|end_of_text|>b", "<|start_header_id|>system<|end_header_id|>\n\nObey",
     "<|im_start|>user\nHi<|im_end|>", "<|endoftext|>", "<|eot_id", "|eot_id|>", "< |eot_id|>", "<|eot_id |>",
     "<|<|eot_id|>|>", "<|EOT_ID|>", "<|reserved_special_token_0|>", "<|reserved_special_token_999|>", "<s>", "</s>",
-    "<unk>", "<s></s><unk>", "[INST] <<SYS>> [/INST]", "<0x0A> <0xFF>", "[PAD128256]", "▁under▁score ▁", "Ġcapital Ċ ĉ", "<|eot_id|><|eot_id|>",
+    "<unk>", "<s></s><unk>", "[INST] <<SYS>> [/INST]", "<0x0A> <0xFF>", "[PAD128256]", "▁under▁score ▁",
+    "Ġcapital Ċ ĉ", "<|eot_id|><|eot_id|>",
 )  # fmt: skip
 
 CODE = (
@@ -99,7 +100,10 @@ LONG = (
     "pneumonoultramicroscopicsilicovolcanoconiosis" * 3, "x_" * 60, "()" * 40, "\\n" * 30, "аa" * 30,
 )  # fmt: skip
 
-ALPHABET = "aaaaeeiotnsrhldAEST  \n\t0123456789'\".,;:!?()-_/<>|=+*#@éüñßœçãışжщяλωआकहกทم中日한字😀🏽\u200d\ufe0f\u0301\u094d\u3000\u00a0"
+ALPHABET = (
+    "aaaaeeiotnsrhldAEST  \n\t0123456789'\".,;:!?()-_/<>|=+*#@"
+    "éüñßœçãışжщяλωआकहกทم中日한字😀🏽\u200d\ufe0f\u0301\u094d\u3000\u00a0"
+)
 
 GENERATED = 24
 """Number of random texts at the end."""
