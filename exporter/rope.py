@@ -34,11 +34,12 @@ def inv_freq(config: ModelConfig) -> Frequencies:
     if scaling.kind == "linear":
         return plain / np.float32(scaling.factor)
     if scaling.kind == "factors":
-        return plain / np.array(scaling.factors, np.float32)
+        divisors: Frequencies = np.array(scaling.factors, np.float32)
+        return plain / divisors
     blend = _blend(plain, scaling)
     factor = np.float32(scaling.factor)
     smoothed = (1 - blend) * plain / factor + blend * plain
-    return np.select([blend >= 1, blend <= 0], [plain, plain / factor], smoothed)
+    return np.where(blend >= 1, plain, np.where(blend <= 0, plain / factor, smoothed))
 
 
 def freq_factors(config: ModelConfig) -> Frequencies | None:
@@ -54,7 +55,7 @@ def freq_factors(config: ModelConfig) -> Frequencies | None:
     blend = _blend(_plain(config.head_dim, config.rope_theta), scaling)
     factor = np.float32(scaling.factor)
     between = 1 / ((1 - blend) / factor + blend)
-    return np.select([blend >= 1, blend <= 0], [np.ones_like(blend), np.full_like(blend, factor)], between)
+    return np.where(blend >= 1, np.float32(1), np.where(blend <= 0, factor, between))
 
 
 def interleaved_from_half(n_heads: int, head_dim: int) -> npt.NDArray[np.intp]:
@@ -76,13 +77,13 @@ def half_from_interleaved(n_heads: int, head_dim: int) -> npt.NDArray[np.intp]:
 def _plain(head_dim: int, theta: float) -> Frequencies:
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     powers = np.power(np.float64(theta), exponents.astype(np.float64)).astype(np.float32)
-    return 1 / powers
+    return np.reciprocal(powers)
 
 
 def _blend(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
     """llama3: 1 and above where a frequency is kept, 0 and below where it is divided by the factor."""
     # Reciprocal first, then the product: so PyTorch divides a scalar by a tensor, and the bits should agree.
-    wavelength = (1 / plain) * np.float32(2 * math.pi)
-    turns = (1 / wavelength) * np.float32(scaling.original_max_seq_len)
+    wavelength = np.reciprocal(plain) * np.float32(2 * math.pi)
+    turns = np.reciprocal(wavelength) * np.float32(scaling.original_max_seq_len)
     low, high = np.float32(scaling.low_freq_factor), np.float32(scaling.high_freq_factor)
     return (turns - low) / (high - low)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import GraphError
@@ -124,7 +125,11 @@ def _append(
     **attributes: int | float,
 ) -> Sequence[ir.Value]:
     n_outputs = len(vocabulary()[op].outputs) if domain == DOMAIN else 1
-    attrs = {k: ir.AttrInt64(k, v) if isinstance(v, int) else ir.AttrFloat32(k, v) for k, v in attributes.items()}
+    # An ONNX attribute is float32: rounding it here keeps a graph equal to itself after saving and loading.
+    attrs = {
+        key: ir.AttrInt64(key, x) if isinstance(x, int) else ir.AttrFloat32(key, float(np.float32(x)))
+        for key, x in attributes.items()
+    }
     node = ir.Node(domain, op, inputs, attrs, num_outputs=n_outputs, name=name)
     for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, INFERENCE[domain, op](node), strict=True)):
         value.name = name if index == 0 else f"{name}.{index}"

@@ -1,0 +1,137 @@
+"""Writing so that nothing is half-written: stage everything, then rename.
+
+Files are made in a staging folder on the destination's own file system. A new destination appears by one
+rename; an existing one receives its files by one atomic replacement each, the manifest last. A run that is
+interrupted, killed or out of disk space leaves the destination as it was, and the next run clears what it left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from exporter.errors import ExporterError, OutputError
+
+MANIFEST = "manifest.json"
+REJECTED = ".rejected"
+_LOCK = ".lock"
+_READ_BYTES = 4 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Staging:
+    """The staging folder of one export.
+
+    Attributes:
+        out: The destination.
+        path: Where files are made, laid out as they will be below ``out``.
+    """
+
+    def __init__(self, out: Path, path: Path) -> None:
+        self.out = out
+        self.path = path
+
+    def write_text(self, relative: str, text: str) -> None:
+        path = self.path / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def files(self) -> list[Path]:
+        """Everything staged, relative, the manifest last."""
+        found = [p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file() and p.name != _LOCK]
+        return sorted(found, key=lambda p: (p.name == MANIFEST, str(p)))
+
+    def reject(self, relative: str) -> Path:
+        """Move a staged file to where rejected artifacts are kept, below the destination."""
+        destination = self.path / REJECTED / Path(relative).name
+        destination.parent.mkdir(exist_ok=True)
+        (self.path / relative).replace(destination)
+        return self.out / REJECTED / destination.name
+
+    def commit(self) -> None:
+        """Make everything staged appear at the destination."""
+        for relative in self.files():
+            with (self.path / relative).open("rb") as file:
+                os.fsync(file.fileno())
+        (self.path / _LOCK).unlink()
+        if not self.out.exists():
+            self.path.rename(self.out)
+            return
+        for relative in self.files():
+            destination = self.out / relative
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            (self.path / relative).replace(destination)
+
+
+def _staging_path(out: Path) -> Path:
+    # Inside an existing destination: it may be a mount point, and a rename never crosses file systems.
+    return out / ".staging" if out.exists() else out.parent / f".{out.name}.staging"
+
+
+def _os_error(out: Path, error: OSError) -> OutputError:
+    hints = {
+        errno.ENOSPC: "free some disk space; --dry-run tells how much is needed",
+        errno.EDQUOT: "the disk quota is used up; --dry-run tells how much is needed",
+        errno.EACCES: "choose a folder you may write to",
+        errno.EROFS: "choose a folder on a writable file system",
+        errno.ENOTDIR: "a part of the path is a file",
+    }
+    return OutputError(
+        f"cannot write to {out}: {os.strerror(error.errno or 0)}",
+        hint=hints.get(error.errno or 0, "nothing was changed; the destination is as it was"),
+    )
+
+
+@contextlib.contextmanager
+def staging(out: Path) -> Iterator[Staging]:
+    """A staging folder for ``out``; what is in it when ``commit`` was not called is removed.
+
+    Raises:
+        OutputError: If the destination cannot be written, is a file, or is being written by another process.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"--out {out} is a file", expected="a folder", hint="choose another --out")
+    path = _staging_path(out)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / _LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"another export is writing to {out}", hint="wait for it, or choose another --out"
+                ) from None
+            _clear(path)  # what a killed run left
+            try:
+                yield Staging(out, path)
+            finally:
+                if path.exists():
+                    shutil.rmtree(path, ignore_errors=True)
+    except ExporterError:
+        raise
+    except OSError as error:
+        raise _os_error(out, error) from error
+
+
+def _clear(path: Path) -> None:
+    for child in path.iterdir():
+        if child.name == _LOCK:
+            continue
+        if child.is_dir():
+            shutil.rmtree(child)
+        else:
+            child.unlink()

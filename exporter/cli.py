@@ -1,0 +1,319 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import exporter
+from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
+from exporter.errors import ExporterError, ParityError
+
+
+class _Group(click.Group):
+    """Turns the exporter's own errors into their lines and exit codes, for every command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ExporterError as error:
+            _close_reporter(ctx)
+            print_error(error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _close_reporter(ctx)
+            click.echo("interrupted: nothing was changed", err=True)
+            ctx.exit(130)
+
+
+def _close_reporter(ctx: click.Context) -> None:
+    if isinstance(ctx.obj, StderrReporter):
+        ctx.obj.close()
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]
+    """``4G``, ``750MB`` or bytes; decimal units, as disks and llama.cpp's gguf-split count."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).upper().removesuffix("B")
+        digits, unit = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
+        try:
+            size = int(float(digits) * _UNITS[unit])
+        except (ValueError, KeyError):
+            self.fail(f"{value!r} is not a size like 4G or 750M", param, ctx)
+        if size <= 0:
+            self.fail(f"{value!r} is not positive", param, ctx)
+        return size
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options every command takes."""
+    options = (
+        click.option("--format", "output", type=click.Choice(["human", "json"]), default="human", show_default=True,
+                     help="json prints one document on stdout and nothing else there."),
+        click.option("-v", "--verbose", is_flag=True, help="Show the detail of every check."),
+        click.option("-q", "--quiet", is_flag=True, help="Show only the result."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how MODEL is read."""
+    options = (
+        click.option("--revision", help="Branch, tag or commit of a hub model."),
+        click.option("--max-seq-len", type=click.IntRange(min=1), help="Context length to declare, in tokens."),
+        click.option("--rope-scale-factor", type=click.FloatRange(min=1),
+                     help="Override the factor of Llama 3's RoPE scaling."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _reporter(verbose: bool, quiet: bool) -> StderrReporter:
+    reporter = StderrReporter(verbosity=int(verbose) - int(quiet))
+    click.get_current_context().find_root().obj = reporter
+    return reporter
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(exporter.__version__, prog_name="exporter")
+def main() -> None:
+    """Take a Llama checkpoint to phones, browsers and desktops, with proof that it still computes the same thing."""
+    if "NO_COLOR" in os.environ:
+        click.get_current_context().color = False
+
+
+@main.command()
+@click.argument("model")
+@click.option("--target", "targets", multiple=True, required=True, help="Where it will run; repeatable.")
+@click.option("--quant", "quants", multiple=True, help="Quantization, see `exporter targets`; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the artifacts.")
+@click.option("--force", is_flag=True, help="Replace artifacts that exist.")
+@click.option("--dry-run", is_flag=True, help="Predict files, sizes and memory; write nothing.")
+@click.option("--verify/--no-verify", "check", default=True, help="Prove parity in the real runtime.")
+@click.option("--split-max-size", type=_Size(), help="Split GGUF files larger than this, e.g. 4G.")
+@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
+@_source_options
+@_common
+def export(
+    model: str,
+    targets: tuple[str, ...],
+    quants: tuple[str, ...],
+    out: Path,
+    force: bool,
+    dry_run: bool,
+    check: bool,
+    split_max_size: int | None,
+    jobs: int,
+    revision: str | None,
+    max_seq_len: int | None,
+    rope_scale_factor: float | None,
+    output: str,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
+    from exporter import pipeline
+    from exporter.source import SourceOptions
+    from exporter.targets.base import Options
+
+    reporter = _reporter(verbose, quiet)
+    request = pipeline.Request(
+        model=model,
+        targets=tuple(dict.fromkeys(targets)),
+        quants=tuple(dict.fromkeys(q.lower() for q in quants)),
+        out=out,
+        force=force,
+        check=check,
+        source=SourceOptions(revision, max_seq_len, rope_scale_factor),
+        options=Options(split_max_size, jobs),
+    )
+    if dry_run:
+        _print_predictions(pipeline.predict(request)[1], output)
+        return
+    results = pipeline.export(request, reporter)
+    reporter.close()
+    if output == "json":
+        emit_json({"out": str(out), "artifacts": [pipeline.artifact_entry(result) for result in results]})
+    else:
+        columns = ("file", "size", "bits/weight", "seconds", "peak memory", *_PARITY_COLUMNS)
+        print_table(columns, [_result_row(result) for result in results])
+    for result in results:
+        _report_checks(reporter, result.target, result.quant, result.parity)
+    _fail_on_verdict([f"{r.target} {r.quant}" for r in results if r.verdict == "fail"], out)
+
+
+_PARITY_COLUMNS = ("faithfulness", "quality", "verdict")
+
+
+def _parity_cells(parity: Any) -> tuple[str, str, str]:
+    if parity is None:
+        return "-", "-", "not run"
+    faithful, quality = parity.faithfulness, parity.quality
+    return (
+        f"KL {faithful.mean_kl:.1e}, max {faithful.max_abs:.1e}",
+        f"KL {quality.mean_kl:.1e}, top-1 {quality.top1:.1%}",
+        parity.verdict,
+    )
+
+
+def _result_row(result: Any) -> tuple[str, ...]:
+    return (
+        result.files[0].path + (f" (+{len(result.files) - 1})" if len(result.files) > 1 else ""),
+        size_text(sum(f.nbytes for f in result.files)),
+        f"{result.bits_per_weight:.2f}",
+        f"{result.seconds:.1f}",
+        memory_text(result.peak_bytes),
+        *_parity_cells(result.parity),
+    )
+
+
+def _report_checks(reporter: StderrReporter, target: str, quant: str, parity: Any) -> None:
+    for check in () if parity is None else parity.checks:
+        line = f"{target} {quant}: {check.name}: {'ok' if check.passed else 'FAILED'}: {check.detail}"
+        if check.passed:
+            reporter.detail(line)
+        else:
+            click.echo(line, err=True)
+
+
+def _fail_on_verdict(failed: list[str], out: Path) -> None:
+    if failed:
+        raise ParityError(
+            f"verdict FAIL: {', '.join(failed)}",
+            expected="the same function as the source, within the target's gates",
+            hint=f"the rejected files are under {out}/.rejected; the lines above say which check failed",
+        )
+
+
+def _print_predictions(predictions: Any, output: str) -> None:
+    if output == "json":
+        emit_json({
+            "artifacts": [
+                {
+                    "target": p.target,
+                    "quant": p.quant,
+                    "files": [{"path": f.path, "bytes": f.nbytes} for f in p.files],
+                    "bits_per_weight": round(p.bits_per_weight, 4),
+                    "peak_memory_bytes": p.peak_bytes,
+                }
+                for p in predictions
+            ]
+        })  # fmt: skip
+        return
+    rows = [
+        (file.path, size_text(file.nbytes), f"{file.nbytes}", f"{p.bits_per_weight:.2f}", memory_text(p.peak_bytes))
+        for p in predictions
+        for file in p.files
+    ]
+    print_table(("file (not written)", "size", "bytes", "bits/weight", "peak memory"), rows)
+
+
+@main.command()
+@click.argument("artifact_dir", type=click.Path(path_type=Path))
+@click.option("--model", help="The source, where it is not where the manifest says.")
+@_common
+def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, quiet: bool) -> None:
+    """Prove the artifacts of ARTIFACT_DIR again, from its manifest and the source model."""
+    from exporter import parity
+    from exporter.verification import verify_folder
+
+    reporter = _reporter(verbose, quiet)
+    results = verify_folder(artifact_dir, model, reporter)
+    reporter.close()
+    if output == "json":
+        entries = [
+            {"target": r.target, "quant": r.quant, "files": r.files, "parity": parity.to_json(r.parity)}
+            for r in results
+        ]
+        emit_json({"artifacts": entries})
+    else:
+        rows = [
+            (r.files[0]["path"], size_text(sum(f["bytes"] for f in r.files)), *_parity_cells(r.parity)) for r in results
+        ]
+        print_table(("file", "size", *_PARITY_COLUMNS), rows)
+    for r in results:
+        _report_checks(reporter, r.target, r.quant, r.parity)
+    failed = [f"{r.target} {r.quant}" for r in results if r.parity.verdict == "fail"]
+    if failed:
+        raise ParityError(f"verdict FAIL: {', '.join(failed)}", hint="export again with --force")
+
+
+@main.command()
+@click.argument("path", metavar="MODEL|ARTIFACT")
+@_source_options
+@_common
+def inspect(
+    path: str,
+    revision: str | None,
+    max_seq_len: int | None,
+    rope_scale_factor: float | None,
+    output: str,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Show a model or an artifact: configuration, graph op by op, tensors, sizes by component, bits per weight."""
+    from exporter import inspection
+    from exporter.source import SourceOptions
+
+    _reporter(verbose, quiet)
+    report = inspection.inspect(path, SourceOptions(revision, max_seq_len, rope_scale_factor))
+    if output == "json":
+        emit_json(report.to_dict())
+    else:
+        click.echo(report.to_text())
+
+
+@main.command("targets")
+@_common
+def list_targets(output: str, verbose: bool, quiet: bool) -> None:
+    """Show what each target can do, its quantization names, and the runtimes found on this machine."""
+    from exporter import targets
+
+    rows = [targets.get(name) for name in targets.REGISTRY]
+    if output == "json":
+        emit_json({
+            "targets": [
+                {
+                    "name": t.name,
+                    "summary": t.summary,
+                    "default_quant": t.default_quant,
+                    "quants": [
+                        {"name": q.name, "portable": q.portable, "summary": q.summary} for q in t.quants.values()
+                    ],
+                    "runtimes": dict(t.runtime_versions()),
+                }
+                for t in rows
+            ]
+        })  # fmt: skip
+        return
+    for target in rows:
+        click.echo(f"{target.name}: {target.summary}")
+        for runtime, version in target.runtime_versions().items():
+            click.echo(f"  runtime {runtime}: {version or 'not installed'}")
+        quants = [
+            (q.name, "every target" if q.portable else target.name, q.summary + _default_mark(target, q.name))
+            for q in target.quants.values()
+        ]
+        print_table(("quant", "works on", "meaning"), quants)
+
+
+def _default_mark(target: Any, quant: str) -> str:
+    return " (default)" if quant == target.default_quant else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

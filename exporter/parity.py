@@ -1,0 +1,252 @@
+"""Is the artifact what it claims to be? Two numbers, never one, and a verdict.
+
+*Faithfulness*: the artifact in its real runtime against the torch reference on the same decoded weights. It
+finds a wrong layout, rotary base, epsilon, mask or tokenizer. *Quality*: the same logits against the
+unquantized reference. It says what the bits cost. The gates and the measurements behind them:
+``docs/parity.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from exporter.config import ModelConfig
+from exporter.ir.build import build, config_of
+from exporter.rope import inv_freq
+from exporter.targets.base import Quant, ReadBack, Runtime
+from exporter.tensors import RowTensor
+from exporter.tokenizer import Tokenizer
+
+Logits = npt.NDArray[np.float32]
+
+N_TOKENS = 160
+"""Positions compared; enough for the low rotary frequencies to matter and cheap even for a 70B."""
+N_DECODED = 16
+"""Of these, the last ones enter one by one through the KV cache."""
+WEIGHT_BUDGET = 1 << 27
+"""Weights compared bit for bit; larger models are sampled evenly, first and last rows of each tensor included."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far some logits are from a reference, over all positions.
+
+    Attributes:
+        max_abs: Largest absolute difference of a logit.
+        relative_max_abs: The same in standard deviations of the reference logits.
+        mean_kl: Mean over positions of KL(reference || candidate), nats.
+        top1: Share of positions where both rank the same token first.
+        perplexity_ratio: Candidate's perplexity of the text divided by the reference's.
+    """
+
+    max_abs: float
+    relative_max_abs: float
+    mean_kl: float
+    top1: float
+    perplexity_ratio: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One yes-or-no question and, where the answer is no, what was seen."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Everything that was found out about one artifact."""
+
+    checks: tuple[Check, ...]
+    faithfulness: Divergence
+    quality: Divergence
+
+    @property
+    def verdict(self) -> str:
+        return "pass" if all(check.passed for check in self.checks) else "fail"
+
+    @property
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+
+def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def compare(reference: Logits, candidate: Logits, token_ids: Sequence[int]) -> Divergence:
+    """Compare logits ``[n_tokens, vocab_size]`` of one text, position by position in float64."""
+    max_abs, kl, same, nll = 0.0, 0.0, 0, np.zeros(2)
+    n = len(reference)
+    for i in range(n):
+        p, q = _log_softmax(reference[i].astype(np.float64)), _log_softmax(candidate[i].astype(np.float64))
+        # A non-finite logit must not vanish in a comparison: NaN > x is False.
+        difference = float(np.abs(reference[i] - candidate[i]).max())
+        max_abs = difference if np.isnan(difference) else max(max_abs, difference)
+        kl += float(np.sum(np.exp(p) * (p - q)))
+        same += int(reference[i].argmax() == candidate[i].argmax())
+        if i + 1 < n:
+            nll -= (p[token_ids[i + 1]], q[token_ids[i + 1]])
+    std = float(reference.std()) or 1.0
+    ratio = float(np.exp((nll[1] - nll[0]) / max(1, n - 1)))
+    return Divergence(max_abs, max_abs / std, kl / n, same / n, ratio)
+
+
+def probe_tokens(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
+    """The token ids every comparison runs on: the beginning of the text that ships with the package."""
+    text = resources.files("exporter").joinpath("data/parity.txt").read_text(encoding="utf-8")
+    ids = tokenizer.encode(text, add_bos=True)
+    return ids[: min(N_TOKENS, config.max_seq_len)]
+
+
+def check_config(expected: ModelConfig, found: ModelConfig) -> Check:
+    """The artifact's metadata describes the graph's function."""
+    wrong = [
+        f"{name}: expected {want}, found {got}"
+        for name, want in expected.to_dict().items()
+        if name != "rope_scaling" and not _same(want, got := getattr(found, name))
+    ]
+    if not wrong and not np.allclose(inv_freq(expected), inv_freq(found), rtol=1e-6, atol=0):
+        wrong.append(f"rope_scaling: expected {expected.rope_scaling}, found {found.rope_scaling}")
+    return Check("metadata", not wrong, "; ".join(wrong) or f"{len(expected.to_dict())} fields equal")
+
+
+def _same(want: object, got: object) -> bool:
+    if isinstance(want, float) and isinstance(got, float):
+        return bool(np.float32(want) == np.float32(got))  # formats store float32
+    return want == got
+
+
+def _sample(tensor: RowTensor, share: float) -> list[tuple[int, int]]:
+    """Row ranges of a tensor: all of it, or evenly spaced pieces with both ends."""
+    ranges = list(tensor.row_ranges(1 << 20))
+    n = max(2, round(len(ranges) * share))
+    if n >= len(ranges):
+        return ranges
+    return [ranges[i] for i in np.linspace(0, len(ranges) - 1, n).round().astype(int)]
+
+
+def check_weights(expected: Mapping[str, RowTensor], found: Mapping[str, RowTensor]) -> Check:
+    """Decoded weights equal bit for bit what the graph says they are."""
+    if missing := sorted(set(expected) ^ set(found)):
+        return Check("weights", False, f"tensors on one side only: {', '.join(missing[:6])}")
+    total = sum(int(np.prod(t.dims)) for t in expected.values())
+    compared = 0
+    for name, want in expected.items():
+        got = found[name]
+        if got.dims != want.dims:
+            return Check("weights", False, f"{name}: expected shape {want.dims}, found {got.dims}")
+        for start, stop in _sample(want, WEIGHT_BUDGET / total):
+            a, b = want.rows_f32(start, stop), got.rows_f32(start, stop)
+            # Compared as bits: +0 and -0 differ, equal NaNs do not.
+            different = a.view(np.uint32) != b.view(np.uint32)
+            if different.any():
+                at = tuple(int(i) for i in np.argwhere(different)[0])
+                row = (start + at[0], *at[1:])
+                count = int(different.sum())
+                return Check(
+                    "weights", False, f"{name}{list(row)}: expected {a[at]!r}, found {b[at]!r} ({count} differ)"
+                )
+            compared += a.size
+    return Check("weights", True, f"{compared} of {total} weights compared, all equal bit for bit")
+
+
+def check_tokenizer(tokenizer: Tokenizer, runtime: Runtime, texts: Sequence[str]) -> Check:
+    """The runtime cuts hostile texts into the same tokens."""
+    found = runtime.tokenize(texts)
+    wrong = [
+        f"{text!r}: expected {want}, found {got}"
+        for text, got in zip(texts, found, strict=True)
+        if (want := tokenizer.encode(text)) != got
+    ]
+    detail = (
+        f"{len(wrong)} of {len(texts)} texts differ, first {wrong[0][:300]}" if wrong else f"{len(texts)} texts equal"
+    )
+    return Check("tokenizer", not wrong, detail)
+
+
+def check_logits(faithfulness: Divergence, quant: Quant) -> Check:
+    """The faithfulness numbers are within the capability row's gates."""
+    gates = [("mean_kl", quant.max_kl), ("relative_max_abs", quant.max_abs)]
+    # Written so that NaN fails.
+    wrong = [
+        f"{name} {value:.3g} is above {gate:g}"
+        for name, gate in gates
+        if gate is not None and not (value := getattr(faithfulness, name)) <= gate
+    ]
+    return Check("logits", not wrong, "; ".join(wrong) or f"mean KL {faithfulness.mean_kl:.2g} <= {quant.max_kl:g}")
+
+
+def on_weights(model: ir.Model, weights: Mapping[str, RowTensor]) -> ir.Model:
+    """The graph's function with an artifact's decoded weights: wiring from the source, numbers from the artifact."""
+    return build(config_of(model), dict(weights), name=str(model.graph.name))
+
+
+def to_json(parity: Parity) -> dict[str, Any]:
+    """The manifest's ``parity`` entry; every number finite or null, as JSON wants."""
+
+    def numbers(divergence: Divergence) -> dict[str, float | None]:
+        return {k: v if np.isfinite(v) else None for k, v in vars(divergence).items()}
+
+    return {
+        "faithfulness": numbers(parity.faithfulness),
+        "quality": numbers(parity.quality),
+        "checks": [vars(check) for check in parity.checks],
+        "verdict": parity.verdict,
+    }
+
+
+def verify(
+    *,
+    model: ir.Model,
+    expected: Mapping[str, RowTensor],
+    quant: Quant,
+    tokenizer: Tokenizer,
+    artifact: ReadBack,
+    runtime: Runtime,
+    reference: Logits,
+    token_ids: Sequence[int],
+    texts: Sequence[str],
+) -> Parity:
+    """Check one artifact.
+
+    Args:
+        model: The graph the artifact was made from.
+        expected: Canonical name -> decoded weight the artifact must hold.
+        quant: Capability row with the gates.
+        tokenizer: The model's tokenizer.
+        artifact: The artifact, read back.
+        runtime: The artifact, loaded in its runtime.
+        reference: Logits of the unquantized reference on ``token_ids``.
+        token_ids: Tokens to run, from :func:`probe_tokens`.
+        texts: Hostile texts for the tokenizer check.
+
+    Returns:
+        All checks with their details; the verdict is ``fail`` if one did not pass.
+    """
+    from exporter.ir import interpreter
+
+    checks = [
+        check_config(config_of(model), artifact.config),
+        check_weights(expected, artifact.weights),
+        check_tokenizer(tokenizer, runtime, texts),
+    ]
+    candidate = runtime.logits(token_ids, prefill=max(1, len(token_ids) - N_DECODED))
+    structure_ok = set(artifact.weights) == set(expected)
+    same_weights = (
+        interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if structure_ok else reference
+    )
+    faithfulness = compare(same_weights, candidate, token_ids)
+    checks.append(check_logits(faithfulness, quant))
+    return Parity(tuple(checks), faithfulness, compare(reference, candidate, token_ids))

@@ -1,0 +1,260 @@
+"""The main job: one checkpoint in, one artifact for each target and quantization out, each with its proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from exporter import card, manifest, parity, targets
+from exporter.artifact import MANIFEST, Staging, sha256_file, staging
+from exporter.errors import OutputError, TargetError
+from exporter.resources import PeakMemory
+from exporter.source import Source, SourceOptions, open_source
+from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
+from exporter.tokenizer.probe import probe_texts
+
+
+class Reporter(Protocol):
+    """Where progress goes; the command line draws bars, tests and libraries stay silent."""
+
+    def note(self, message: str) -> None: ...
+
+    def stage(self, title: str, total_bytes: int | None = None) -> Progress:
+        """Begin a stage; the returned function advances its bar by bytes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; see ``exporter export --help``."""
+
+    model: str
+    targets: tuple[str, ...]
+    quants: tuple[str, ...]
+    out: Path
+    force: bool = False
+    check: bool = True
+    source: SourceOptions = field(default_factory=SourceOptions)
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One artifact of a dry run."""
+
+    target: str
+    quant: str
+    files: Sequence[PlannedFile]
+    bits_per_weight: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One artifact, made."""
+
+    target: str
+    quant: str
+    files: Sequence[WrittenFile]
+    bits_per_weight: float
+    seconds: float
+    peak_bytes: int
+    parity: parity.Parity | None
+
+    @property
+    def verdict(self) -> str:
+        return "not run" if self.parity is None else self.parity.verdict
+
+
+def _cells(request: Request) -> list[tuple[Target, str]]:
+    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one."""
+    chosen = [targets.get(name) for name in request.targets]
+    cells = []
+    for target in chosen:
+        names = request.quants or (target.default_quant,)
+        cells += [(target, quant) for quant in names if quant in target.quants]
+    known = {quant for _, quant in cells}
+    for quant in request.quants:
+        if quant not in known:
+            available = sorted({name for target in chosen for name in target.quants})
+            raise TargetError(
+                f"no requested target has a quantization {quant!r}",
+                expected=", ".join(available),
+                hint="run: exporter targets",
+            )
+    idle = [target.name for target in chosen if target not in {t for t, _ in cells}]
+    if idle:
+        raise TargetError(f"target {idle[0]} has none of: {', '.join(request.quants)}", hint="run: exporter targets")
+    return cells
+
+
+def _bits_per_weight(plan: Plan) -> float:
+    n_weights = sum(int(t.dims[0] * (t.dims[1] if len(t.dims) > 1 else 1)) for t in plan.expected.values())
+    return 8 * plan.weight_bytes / n_weights
+
+
+def predict(request: Request) -> tuple[Source, list[Prediction]]:
+    """What an export would write, without writing or quantizing anything."""
+    source = open_source(request.model, request.source)
+    predictions = []
+    for target, quant in _cells(request):
+        plan = target.plan(source.subject(), quant, request.options)
+        predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
+    return source, predictions
+
+
+class _Hashes:
+    """SHA-256 of the source files, computed on a thread while the artifacts are made."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash-source")
+        self._futures = {file: self._pool.submit(sha256_file, file) for file in files}
+
+    def result(self) -> dict[Path, str]:
+        return {file: future.result() for file, future in self._futures.items()}
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def export(request: Request, reporter: Reporter) -> list[Result]:
+    """Export a model.
+
+    Returns:
+        One result for each (target, quantization). Artifacts whose verdict is ``fail`` are under
+        ``<out>/.rejected/``; the caller turns them into exit code 3.
+
+    Raises:
+        ExporterError: Anything the user can act on; the destination is then as it was.
+    """
+    cells = _cells(request)
+    if request.check:
+        for target in {target.name: target for target, _ in cells}.values():
+            target.require_runtime()
+    source = open_source(request.model, request.source)
+    for note in source.checkpoint.notes:
+        reporter.note(note)
+    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
+    _refuse_overwrite(request, plans)
+    hashes = _Hashes(source.checkpoint.files)
+    try:
+        with staging(request.out) as stage:
+            results = list(_make_all(request, source, plans, stage, reporter))
+            _describe(request, source, plans, results, hashes.result(), stage)
+            stage.commit()
+    finally:
+        hashes.close()
+    return results
+
+
+def _refuse_overwrite(request: Request, plans: Sequence[tuple[Target, str, Plan]]) -> None:
+    for _, _, plan in plans:
+        for file in plan.files:
+            if (request.out / file.path).exists() and not request.force:
+                raise OutputError(f"{request.out / file.path} exists already", hint="pass --force to replace it")
+
+
+def _make_all(
+    request: Request,
+    source: Source,
+    plans: Sequence[tuple[Target, str, Plan]],
+    stage: Staging,
+    reporter: Reporter,
+) -> Iterator[Result]:
+    prover = Prover(source, reporter) if request.check else None
+    for target, quant, plan in plans:
+        total = sum(file.nbytes for file in plan.files)
+        advance = reporter.stage(f"{target.name} {quant}: writing", total)
+        begin = time.perf_counter()
+        with PeakMemory() as memory:
+            files = plan.write(stage.path, advance)
+        seconds = time.perf_counter() - begin
+        proof = None
+        if prover is not None:
+            reporter.stage(f"{target.name} {quant}: checking in the runtime")
+            proof = prover.prove(target, quant, plan, [stage.path / file.path for file in files])
+            if proof.verdict == "fail":
+                files = [
+                    WrittenFile(str(stage.reject(f.path).relative_to(request.out)), f.nbytes, f.sha256) for f in files
+                ]
+        yield Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, proof)
+
+
+class Prover:
+    """Runs the parity check; the unquantized reference is computed once for all artifacts of a model."""
+
+    def __init__(self, source: Source, reporter: Reporter) -> None:
+        self._source = source
+        self._reporter = reporter
+        self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
+        self._texts = probe_texts()
+        self._reference: parity.Logits | None = None
+
+    def prove(self, target: Target, quant: str, plan: Plan, files: Sequence[Path]) -> parity.Parity:
+        """Check one artifact against its plan and the source."""
+        from exporter.ir import interpreter
+
+        if self._reference is None:
+            self._reference = interpreter.logits(self._source.graph(), self._token_ids)
+        return parity.verify(
+            model=plan.model,
+            expected=plan.expected,
+            quant=target.quants[quant],
+            tokenizer=self._source.tokenizer,
+            artifact=target.read_back(files),
+            runtime=target.load(files),
+            reference=self._reference,
+            token_ids=self._token_ids,
+            texts=self._texts,
+        )
+
+
+def _describe(
+    request: Request,
+    source: Source,
+    plans: Sequence[tuple[Target, str, Plan]],
+    results: Sequence[Result],
+    hashes: dict[Path, str],
+    stage: Staging,
+) -> None:
+    """Stage the manifest, the model card and each target's small files."""
+    good = [(target, result) for (target, _, _), result in zip(plans, results, strict=True) if result.verdict != "fail"]
+    for target in {t.name: t for t, _ in good}.values():
+        artifacts = {r.quant: [PlannedFile(f.path, f.nbytes) for f in r.files] for t, r in good if t is target}
+        for path, text in target.side_files(source.subject(), artifacts).items():
+            stage.write_text(path, text)
+    entry = {
+        "schema": manifest.SCHEMA,
+        "source": manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes),
+        "model": {
+            "name": source.checkpoint.info.name,
+            "license": source.checkpoint.info.license,
+            "notes": list(source.checkpoint.notes),
+            "config": source.config.to_dict(),
+        },
+        "tools": {
+            **manifest.tool_versions(),
+            **{k: v for t, _, _ in plans for k, v in t.runtime_versions().items() if v},
+        },
+        "artifacts": [artifact_entry(result) for result in results],
+    }
+    old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
+    merged = manifest.merge(old, entry)
+    stage.write_text(MANIFEST, manifest.dumps(merged))
+    stage.write_text("README.md", card.render(merged))
+
+
+def artifact_entry(result: Result) -> dict[str, Any]:
+    """The manifest's entry for one artifact."""
+    return {
+        "target": result.target,
+        "quant": result.quant,
+        "files": manifest.file_entries(result.files),
+        "bits_per_weight": round(result.bits_per_weight, 4),
+        "seconds": round(result.seconds, 3),
+        "peak_memory_bytes": result.peak_bytes,
+        "parity": {"verdict": "not run"} if result.parity is None else parity.to_json(result.parity),
+    }

@@ -1,0 +1,70 @@
+"""From the MODEL argument to a verified graph: the part of every command that comes before any target."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from exporter.checkpoint import open_checkpoint
+from exporter.checkpoint.base import Checkpoint
+from exporter.checkpoint.finite import require_finite
+from exporter.checkpoint.head import resolve_tied_head
+from exporter.config import ModelConfig
+from exporter.ir.build import build
+from exporter.ir.verify import verify
+from exporter.targets.base import Subject
+from exporter.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Options that change what is read.
+
+    Attributes:
+        revision: Hub revision (branch, tag or commit).
+        max_seq_len: Context length to declare, in tokens; at most the model's own.
+        rope_scale_factor: Overrides the factor of Llama 3's RoPE scaling.
+    """
+
+    revision: str | None = None
+    max_seq_len: int | None = None
+    rope_scale_factor: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened model whose head is known to be tied or not."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    def graph(self) -> ir.Model:
+        """A fresh graph; passes rewrite it in place, so that each artifact starts from its own."""
+        tensors = {name: require_finite(tensor) for name, tensor in self.checkpoint.tensors.items()}
+        model = build(self.config, tensors, name=self.checkpoint.info.name)
+        verify(model)
+        return model
+
+    def subject(self) -> Subject:
+        return Subject(self.graph(), self.tokenizer, self.checkpoint.info)
+
+
+def open_source(model: str, options: SourceOptions) -> Source:
+    """Open MODEL, whatever its format.
+
+    Raises:
+        CheckpointError, UnsupportedModelError, TokenizerError: See the readers.
+    """
+    checkpoint = open_checkpoint(model, **options.to_dict())
+    tokenizer = checkpoint.load_tokenizer()
+    return Source(resolve_tied_head(checkpoint), tokenizer)

@@ -1,0 +1,173 @@
+"""What every target offers the pipeline: a capability table, plans, a runtime, and a way to read back.
+
+The pipeline, the parity check and the command line know only these shapes. A target is added by one entry in
+:data:`exporter.targets.REGISTRY`; nothing else asks which target it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from exporter.checkpoint.base import ModelInfo
+    from exporter.config import ModelConfig
+    from exporter.tensors import RowTensor
+    from exporter.tokenizer import Tokenizer
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes just finished."""
+
+
+@dataclass(frozen=True)
+class Quant:
+    """One row of a target's capability table.
+
+    Attributes:
+        name: What ``--quant`` takes.
+        summary: One line for ``exporter targets``.
+        portable: Whether the name means the same on every target.
+        max_abs: Faithfulness gate on ``max |logits - reference| / std(reference)``; only full precision has one.
+        max_kl: Faithfulness gate on the mean KL divergence (nats) to the reference on the same weights.
+    """
+
+    name: str
+    summary: str
+    portable: bool
+    max_kl: float
+    max_abs: float | None = None
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file that an export will write: path relative to the output folder, and exact size in bytes."""
+
+    path: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file that was written, with the SHA-256 of its bytes."""
+
+    path: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported: the graph, its tokenizer and its model card facts."""
+
+    model: ir.Model
+    tokenizer: Tokenizer
+    info: ModelInfo
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices that only some targets understand.
+
+    Attributes:
+        split_max_bytes: Largest size of one file, for formats that can be split.
+        jobs: Worker threads.
+    """
+
+    split_max_bytes: int | None = None
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """An artifact as another reader sees it.
+
+    Attributes:
+        config: Hyperparameters stored in the artifact.
+        weights: Canonical name -> decoded weight.
+    """
+
+    config: ModelConfig
+    weights: Mapping[str, RowTensor]
+
+
+class Plan(Protocol):
+    """One artifact, decided but not written."""
+
+    @property
+    def model(self) -> ir.Model:
+        """The graph the artifact computes, after a portable recipe."""
+
+    @property
+    def files(self) -> Sequence[PlannedFile]: ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that hold weights, without vocabulary and headers."""
+
+    @property
+    def expected(self) -> Mapping[str, RowTensor]:
+        """Canonical name -> the decoded weight that the artifact must hold, bit for bit."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Predicted peak of anonymous memory while writing."""
+
+    def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
+        """Write the files below ``folder``; ``progress`` gets the artifact's bytes as they are written."""
+
+
+class Runtime(Protocol):
+    """An artifact loaded in the program that people will load it with."""
+
+    def logits(self, token_ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
+        """Logits at every position, ``[n_tokens, vocab_size]``.
+
+        With ``prefill``, only so many tokens enter in one batch and the rest one by one through the KV cache.
+        """
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of plain texts, no special tokens added or parsed."""
+
+
+class Target(Protocol):
+    """One place where models run."""
+
+    name: str
+    summary: str
+    quants: Mapping[str, Quant]
+    default_quant: str
+
+    def plan(self, subject: Subject, quant: str, options: Options) -> Plan: ...
+
+    def side_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+        """Small text files beside the artifacts, path -> content; ``artifacts`` maps quant -> files."""
+
+    def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
+        """Shell commands that run an artifact, for its model card."""
+
+    def runtime_versions(self) -> Mapping[str, str | None]:
+        """Runtime -> version found, or ``None`` where it is not installed."""
+
+    def require_runtime(self) -> None:
+        """Find out before the work, not after it, whether the artifact can be checked here.
+
+        Raises:
+            RuntimeUnavailableError: If the runtime is absent or of an unchecked version.
+        """
+
+    def load(self, files: Sequence[Path]) -> Runtime:
+        """Load an artifact.
+
+        Raises:
+            RuntimeUnavailableError: If the runtime is absent or of an unchecked version.
+            TargetError: If the runtime refuses the artifact.
+        """
+
+    def read_back(self, files: Sequence[Path]) -> ReadBack: ...

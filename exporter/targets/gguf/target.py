@@ -1,0 +1,59 @@
+"""The GGUF target: desktops, through llama.cpp and everything built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from exporter.errors import TargetError
+from exporter.quant.apply import apply_recipe
+from exporter.quant.schemes import PORTABLE_RECIPES
+from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
+from exporter.targets.gguf import llama_cpp, modelfile, runtime
+from exporter.targets.gguf.capabilities import QUANTS
+from exporter.targets.gguf.plan import FOLDER, GgufPlan
+
+
+class _Gguf:
+    """See :class:`exporter.targets.base.Target`."""
+
+    name = "gguf"
+    summary = "desktops and servers: llama.cpp, Ollama, LM Studio"
+    quants: Mapping[str, Quant] = QUANTS
+    default_quant = "q4_k_m"
+
+    def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
+        if quant not in QUANTS:
+            raise TargetError(
+                f"target gguf has no quantization {quant!r}", expected=", ".join(QUANTS), hint="run: exporter targets"
+            )
+        row = QUANTS[quant]
+        if row.portable:
+            subject = Subject(apply_recipe(subject.model, PORTABLE_RECIPES[quant]), subject.tokenizer, subject.info)
+        return GgufPlan(subject, row, options)
+
+    def side_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+        first = next(iter(artifacts.values()))[0]
+        return {f"{FOLDER}/Modelfile": modelfile.render(Path(first.path).name, subject.tokenizer)}
+
+    def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
+        return [f"llama-cli -m {files[0].path}", f"cd {FOLDER} && ollama create my-model -f Modelfile"]
+
+    def runtime_versions(self) -> Mapping[str, str | None]:
+        return {"llama.cpp": runtime.llama_cpp_version()}
+
+    def require_runtime(self) -> None:
+        llama_cpp.checked()
+
+    def load(self, files: Sequence[Path]) -> Runtime:
+        return runtime.LlamaCpp(files[0])
+
+    def read_back(self, files: Sequence[Path]) -> ReadBack:
+        # The reader is the other implementation of the format: what it finds was not told it by this target.
+        from exporter.checkpoint import gguf
+
+        checkpoint = gguf.read(files[0])
+        return ReadBack(checkpoint.config, checkpoint.tensors)
+
+
+GGUF = _Gguf()

@@ -1,0 +1,89 @@
+"""``exporter verify``: the proof again, from nothing but the folder and the source it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter import manifest, parity, targets
+from exporter.artifact import sha256_file
+from exporter.errors import CheckpointError, OutputError
+from exporter.pipeline import Prover, Reporter
+from exporter.source import Source, SourceOptions, open_source
+from exporter.targets.base import Options
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One artifact of the folder, checked again."""
+
+    target: str
+    quant: str
+    files: list[dict[str, Any]]
+    bits_per_weight: float
+    parity: parity.Parity
+
+
+def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[Verified]:
+    """Check every artifact that the manifest lists as good.
+
+    Args:
+        folder: The ``--out`` folder of an export.
+        model: Where the source is now; by default where the manifest says it was.
+        reporter: Progress.
+
+    Raises:
+        OutputError: If a file is missing or its bytes changed.
+        CheckpointError: If the source is gone or is not the one the manifest names.
+    """
+    document = manifest.load(folder)
+    artifacts = [a for a in document["artifacts"] if a["parity"]["verdict"] != "fail"]
+    for artifact in artifacts:
+        for file in artifact["files"]:
+            _check_file(folder, file, reporter)
+    for name in {artifact["target"] for artifact in artifacts}:
+        targets.get(name).require_runtime()
+    source = _open(document["source"], model)
+    prover = Prover(source, reporter)
+    results = []
+    for artifact in artifacts:
+        target = targets.get(artifact["target"])
+        reporter.stage(f"{target.name} {artifact['quant']}: checking in the runtime")
+        plan = target.plan(source.subject(), artifact["quant"], Options())
+        proof = prover.prove(target, artifact["quant"], plan, [folder / f["path"] for f in artifact["files"]])
+        results.append(Verified(target.name, artifact["quant"], artifact["files"], artifact["bits_per_weight"], proof))
+    return results
+
+
+def _check_file(folder: Path, entry: dict[str, Any], reporter: Reporter) -> None:
+    path = folder / entry["path"]
+    if not path.is_file():
+        raise OutputError(f"{path} is missing", hint="export again with --force")
+    reporter.stage(f"{entry['path']}: hashing")
+    if (found := sha256_file(path)) != entry["sha256"]:
+        raise OutputError(
+            f"{path} is not the file that was exported",
+            expected=f"sha256 {entry['sha256']}",
+            found=f"sha256 {found}",
+            hint="export again with --force",
+        )
+
+
+def _open(entry: dict[str, Any], model: str | None) -> Source:
+    requested = model or entry["model"]
+    try:
+        source = open_source(requested, SourceOptions(**entry["options"]))
+    except CheckpointError as error:
+        if model is None:
+            error.hint = "the source is not where the manifest says; pass --model"
+        raise
+    for file, recorded in zip(source.checkpoint.files, entry["files"], strict=False):
+        if file.name != recorded["path"] or file.stat().st_size != recorded["bytes"]:
+            raise CheckpointError(
+                f"{requested} is not the source of these artifacts",
+                expected=f"{recorded['path']}, {recorded['bytes']} bytes",
+                found=f"{file.name}, {file.stat().st_size} bytes",
+                hint="pass the original model with --model",
+            )
+    return source
