@@ -50,7 +50,7 @@ PUBLISHED_SCALINGS = tuple(
 """RoPE scalings of the published Llama 3.1, 3.2 and 3.3 models: ``rope_freqs.weight`` tells which one it came from."""
 
 
-def read(path: Path, name: str | None = None) -> Checkpoint:
+def open_gguf(path: Path, name: str | None = None) -> Checkpoint:
     """Open a file, or the first of numbered parts; no weight is read.
 
     Args:

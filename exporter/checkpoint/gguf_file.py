@@ -143,7 +143,7 @@ class _Cursor:
         self.path = path
         self.data = data
         self.position = position
-        self._view = memoryview(data)
+        self._view = data.data
 
     def at(self, position: int) -> _Cursor:
         """Another cursor over the same bytes."""

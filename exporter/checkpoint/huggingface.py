@@ -51,7 +51,7 @@ REFUSALS = (
 )
 
 
-def read(folder: Path, name: str) -> Checkpoint:
+def open_huggingface(folder: Path, name: str) -> Checkpoint:
     """Open a folder; no weight is read.
 
     Raises:

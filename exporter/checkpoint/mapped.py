@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ def map_file(path: Path) -> Bytes:
     return np.asarray(np.memmap(path, np.uint8, mode="r"))
 
 
-def mapped_rows(data: Bytes, offset: int, dtype: np.dtype, shape: Sequence[int]) -> ReadRows:  # type: ignore[type-arg]
+def mapped_rows(data: Bytes, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -> ReadRows:
     """A reader of rows of a C-ordered ``dtype`` array of ``shape`` that starts at byte ``offset``."""
     row_shape = tuple(shape[1:])
     row_nbytes = math.prod(row_shape) * dtype.itemsize

@@ -45,7 +45,7 @@ REFUSED = {
 }
 
 
-def read(folder: Path, name: str) -> Checkpoint:
+def open_meta(folder: Path, name: str) -> Checkpoint:
     """Open a folder; ``torch.load`` maps the files, so no weight is read.
 
     Raises:

@@ -17,22 +17,22 @@ from exporter.errors import CheckpointError
 Reader = Callable[[Path, str], Checkpoint]
 
 
-def _read_huggingface(folder: Path, name: str) -> Checkpoint:
-    from exporter.checkpoint import huggingface
+def _open_huggingface(folder: Path, name: str) -> Checkpoint:
+    from exporter.checkpoint.huggingface import open_huggingface
 
-    return huggingface.read(folder, name)
-
-
-def _read_meta(folder: Path, name: str) -> Checkpoint:
-    from exporter.checkpoint import meta
-
-    return meta.read(folder, name)
+    return open_huggingface(folder, name)
 
 
-def _read_gguf(folder: Path, name: str) -> Checkpoint:
-    from exporter.checkpoint import gguf
+def _open_meta(folder: Path, name: str) -> Checkpoint:
+    from exporter.checkpoint.meta import open_meta
 
-    return gguf.read(_only_gguf(folder))
+    return open_meta(folder, name)
+
+
+def _open_gguf(path: Path, name: str | None = None) -> Checkpoint:
+    from exporter.checkpoint.gguf import open_gguf
+
+    return open_gguf(path, name)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Format:
     """A folder format: it is this one if something matches each pattern."""
 
     patterns: tuple[str, ...]
-    read: Reader
+    open: Reader
 
     def matches(self, folder: Path) -> bool:
         return all(any(folder.glob(pattern)) for pattern in self.patterns)
@@ -48,9 +48,9 @@ class Format:
 
 # Hugging Face first: a folder with both formats says more in config.json than in params.json.
 FORMATS = (
-    Format(("config.json", "*.safetensors"), _read_huggingface),
-    Format(("params.json", "consolidated.*.pth"), _read_meta),
-    Format(("*.gguf",), _read_gguf),
+    Format(("config.json", "*.safetensors"), _open_huggingface),
+    Format(("params.json", "consolidated.*.pth"), _open_meta),
+    Format(("*.gguf",), lambda folder, name: _open_gguf(_only_gguf(folder))),
 )
 
 
@@ -96,9 +96,7 @@ def _open(path_or_hub_id: str | Path, revision: str | None) -> Checkpoint:
     if path.is_dir():
         return _open_folder(path, path.resolve().name)
     if path.suffix.lower() == ".gguf" and path.is_file():
-        from exporter.checkpoint import gguf
-
-        return gguf.read(path)
+        return _open_gguf(path)
     raise CheckpointError(
         f"{path} is not a checkpoint",
         expected="a folder, a .gguf file, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -122,7 +120,7 @@ def _open_hub(hub_id: str, revision: str | None) -> Checkpoint:
 def _open_folder(folder: Path, name: str) -> Checkpoint:
     for candidate in FORMATS:
         if candidate.matches(folder):
-            return candidate.read(folder, name)
+            return candidate.open(folder, name)
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
     pickled = any(entry.endswith(".bin") for entry in names)
     raise CheckpointError(
