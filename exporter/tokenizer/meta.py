@@ -13,7 +13,7 @@ from pathlib import Path
 from exporter.errors import TokenizerError
 from exporter.tokenizer.byte_level import to_piece
 from exporter.tokenizer.chat import llama3_template
-from exporter.tokenizer.merges import merges_of_pieces
+from exporter.tokenizer.merges import merges_of_ranks
 from exporter.tokenizer.stop_tokens import stop_ids
 from exporter.tokenizer.tokenizer import Tokenizer, TokenType
 
@@ -60,7 +60,7 @@ def read_meta(folder: Path, *, chat_template: str | None = None) -> Tokenizer:
         kind="bpe",
         pieces=(*base, *special),
         token_types=(TokenType.NORMAL,) * len(base) + (TokenType.CONTROL,) * len(special),
-        merges=merges_of_pieces(ids, base),
+        merges=merges_of_ranks(ids, ids.__getitem__),
         pre="llama-bpe",
         bos_id=special["<|begin_of_text|>"],
         eos_id=eos_id,
