@@ -72,11 +72,10 @@ def decoded(tensor: EncodedTensor, shape: tuple[int, ...]) -> RowTensor:
     """What a reader of the file must find: the encoded bytes decoded again, as float32 rows."""
 
     def read(start: int, stop: int) -> Array:
-        data = tensor.encode(start, stop)
-        if len(shape) == 1:
-            return np.asarray(data, dtype=np.float32)
-        blocks = np.ascontiguousarray(data).view(np.uint8).reshape(stop - start, -1)
-        return encode.decode_rows(blocks, tensor.type_name, shape[-1])
+        blocks = np.ascontiguousarray(tensor.encode(start, stop)).view(np.uint8)
+        if len(shape) == 1:  # a vector is one row, of which this is a piece
+            return encode.decode_rows(blocks.reshape(-1), tensor.type_name, stop - start)
+        return encode.decode_rows(blocks.reshape(stop - start, -1), tensor.type_name, shape[-1])
 
     return RowTensor(tensor.name, ir.DataType.FLOAT, shape, read)
 

@@ -50,9 +50,9 @@ class _Gguf:
 
     def read_back(self, files: Sequence[Path]) -> ReadBack:
         # The reader is the other implementation of the format: what it finds was not told it by this target.
-        from exporter.checkpoint import gguf
+        from exporter.checkpoint.gguf import open_gguf
 
-        checkpoint = gguf.read(files[0])
+        checkpoint = open_gguf(files[0])
         return ReadBack(checkpoint.config, checkpoint.tensors)
 
 
