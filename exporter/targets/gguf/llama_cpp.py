@@ -1,8 +1,9 @@
 """llama.cpp's C API by ctypes, out of a prebuilt wheel: no compiler on the user's machine.
 
-The wheel ``xllamacpp`` exports every function of ``llama.h``. C structs carry no version, and llama.cpp inserts
-fields in the middle of them between releases, so this shim is tied to the releases in :data:`RELEASES`: another
-one is refused by name, and a known one must still return, field by field, the defaults that its table promises.
+The wheel ``xllamacpp`` exports every function of ``llama.h``; where ``llama-cpp-python`` is installed, its bindings
+serve too. C structs carry no version, and llama.cpp inserts fields in the middle of them between releases, so this
+shim is tied to the releases in :data:`RELEASES`: another one is refused by name, and a known one must still return,
+field by field, the defaults that its table promises.
 
 This module and :mod:`exporter.targets.gguf.llama_worker` run in a child process and import nothing heavy.
 """
@@ -10,8 +11,10 @@ This module and :mod:`exporter.targets.gguf.llama_worker` run in a child process
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Callable
 from ctypes import POINTER, Structure, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +22,17 @@ from typing import Any
 
 from exporter.errors import RuntimeUnavailableError
 
-DISTRIBUTION = "xllamacpp"
-
 Field = tuple[str, Any, Any]
 """Name, ctypes type and value that the library's ``*_default_params()`` must return."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release of the wheel that this shim was checked against.
+    """One release of a Python package that this shim was checked against.
 
     Attributes:
-        build: llama.cpp's build tag, the wheel's last version component.
-        llama_version: What ``llama_version()`` answers.
+        build: The llama.cpp inside: build tag or commit.
+        llama_version: What its ``llama_version()`` answers.
         model_params: Fields of ``struct llama_model_params`` in order.
         context_params: Fields of ``struct llama_context_params`` in order.
     """
@@ -42,8 +43,8 @@ class Release:
     context_params: tuple[Field, ...]
 
 
-# Source: ``include/llama.h`` of ggml-org/llama.cpp, v0.6.0 and later; offsets confirmed in the wheel's machine code.
-_MODEL_PARAMS_0_6: tuple[Field, ...] = (
+# Source: ``include/llama.h`` of ggml-org/llama.cpp at 0c1e57098.
+_MODEL_PARAMS: tuple[Field, ...] = (
     ("devices", c_void_p, None),
     ("tensor_buft_overrides", c_void_p, None),
     ("n_gpu_layers", c_int32, -1),
@@ -63,7 +64,7 @@ _MODEL_PARAMS_0_6: tuple[Field, ...] = (
     ("load_mtp", c_bool, False),
 )
 
-_CONTEXT_PARAMS_0_6: tuple[Field, ...] = (
+_CONTEXT_HEAD: tuple[Field, ...] = (
     ("n_ctx", c_uint32, 512),
     ("n_batch", c_uint32, 2048),
     ("n_ubatch", c_uint32, 512),
@@ -90,9 +91,9 @@ _CONTEXT_PARAMS_0_6: tuple[Field, ...] = (
     ("cb_eval_user_data", c_void_p, None),
     ("type_k", c_int32, 1),
     ("type_v", c_int32, 1),
-    # Newer than every published copy of the header at hand; its width is certain (the constructor loads 8 bytes
-    # here and passes the two that follow to llama_set_abort_callback), its name is not.
-    ("unnamed_after_type_v", c_void_p, None),
+)
+
+_CONTEXT_TAIL: tuple[Field, ...] = (
     ("abort_callback", c_void_p, None),
     ("abort_callback_data", c_void_p, None),
     ("embeddings", c_bool, False),
@@ -106,10 +107,19 @@ _CONTEXT_PARAMS_0_6: tuple[Field, ...] = (
     ("ctx_other", c_void_p, None),
 )
 
-RELEASES: dict[str, Release] = {
-    "2026.10.11549": Release("b11549", "0.6.0-dev", _MODEL_PARAMS_0_6, _CONTEXT_PARAMS_0_6),
+# b11549 has eight more bytes here. No published copy of its header is at hand, so their name is unknown, their place
+# is not: the constructor of llama_context reads them, and the next two pointers are what it hands on as the abort
+# callback and its data.
+_CONTEXT_NEW: tuple[Field, ...] = (("unnamed_after_type_v", c_void_p, None),)
+
+RELEASES: dict[tuple[str, str], Release] = {
+    ("xllamacpp", "2026.10.11549"): Release(
+        "b11549", "0.6.0-dev", _MODEL_PARAMS, _CONTEXT_HEAD + _CONTEXT_NEW + _CONTEXT_TAIL
+    ),
+    ("xllamacpp", "2026.9.11063"): Release("b11063", "0.4.1-dev", _MODEL_PARAMS, _CONTEXT_HEAD + _CONTEXT_TAIL),
+    ("llama-cpp-python", "0.3.36"): Release("0c1e57098", "0.5.0-dev", _MODEL_PARAMS, _CONTEXT_HEAD + _CONTEXT_TAIL),
 }
-"""Version of the wheel -> what was checked."""
+"""(Package, version) -> what was checked; the first row is the one to install."""
 
 
 class Batch(Structure):
@@ -138,49 +148,63 @@ FLASH_ATTN_DISABLED = 0
 GGML_TYPE_F32 = 0
 
 
-def installed_version() -> str | None:
-    """Version of the installed wheel, or ``None`` where there is none. Imports and loads nothing."""
-    try:
-        return importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def installed() -> list[tuple[str, str]]:
+    """(Package, version) of every installed package that could serve. Imports and loads nothing."""
+    found = []
+    for package in dict.fromkeys(package for package, _ in RELEASES):
+        try:
+            found.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
-def checked_release() -> Release:
-    """The table row of the installed wheel.
+def checked() -> tuple[str, str]:
+    """The installed (package, version) to run: the first one that has a row in the table.
 
     Raises:
-        RuntimeUnavailableError: No wheel, or a release that nobody checked.
+        RuntimeUnavailableError: No package, or only releases that nobody checked.
     """
-    found = installed_version()
-    release = RELEASES.get(found or "")
-    if release is None:
-        raise RuntimeUnavailableError(
-            "llama.cpp cannot be run: "
-            + ("it is not installed" if found is None else "this release of its wheel was never checked"),
-            expected=f"{DISTRIBUTION} " + " or ".join(RELEASES),
-            found=f"{DISTRIBUTION} {found}" if found else "no such package",
-            hint=f'pip install "{DISTRIBUTION}=={max(RELEASES)}"',
-        )
-    return release
+    found = installed()
+    for key in found:
+        if key in RELEASES:
+            return key
+    raise RuntimeUnavailableError(
+        "llama.cpp cannot be run: " + ("this release was never checked" if found else "it is not installed"),
+        expected=" or ".join(" ".join(key) for key in RELEASES),
+        found=", ".join(" ".join(key) for key in found) or "no such package",
+        hint=install_hint(),
+    )
+
+
+def install_hint() -> str:
+    """The command that installs the first release of the table."""
+    return 'pip install "{}=={}"'.format(*next(iter(RELEASES)))
 
 
 def load() -> Any:
-    """The shared library with every prototype declared; functions keep their C names.
+    """The C API with every prototype declared; functions keep their C names.
 
     Raises:
-        RuntimeUnavailableError: As :func:`checked_release`, or the library is not what its version says.
+        RuntimeUnavailableError: As :func:`checked`, or the library is not what its version says.
     """
-    release = checked_release()
-    spec = importlib.util.find_spec(DISTRIBUTION)
+    key = checked()
+    library = _LOADERS[key[0]](RELEASES[key])
+    verify(library, RELEASES[key])
+    return library
+
+
+def _load_xllamacpp(release: Release) -> Any:
+    """The extension module is an ordinary shared library; its Python side is never imported."""
+    spec = importlib.util.find_spec("xllamacpp")
     folders = [] if spec is None else [Path(p) for p in spec.submodule_search_locations or ()]
-    files = sorted(file for folder in folders for file in folder.glob(f"{DISTRIBUTION}*.so"))
+    files = sorted(file for folder in folders for file in folder.glob("xllamacpp*.so"))
     if not files:
         raise RuntimeUnavailableError(
-            f"the {DISTRIBUTION} wheel holds no shared library",
-            expected=f"{DISTRIBUTION}*.so",
+            "the xllamacpp package holds no shared library",
+            expected="xllamacpp*.so",
             found=", ".join(map(str, folders)) or "no folder",
-            hint=f"pip install --force-reinstall {DISTRIBUTION}",
+            hint=install_hint() + " --force-reinstall",
         )
     library = ctypes.CDLL(str(files[0]))
     model_params, context_params = (
@@ -188,8 +212,18 @@ def load() -> Any:
         for name, fields in (("ModelParams", release.model_params), ("ContextParams", release.context_params))
     )
     declare(library, model_params, context_params)
-    verify(library, release)
     return library
+
+
+def _load_llama_cpp_python(_: Release) -> Any:
+    """Its low-level module declares the same C names, with struct definitions of its own."""
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+_LOADERS: dict[str, Callable[[Release], Any]] = {
+    "xllamacpp": _load_xllamacpp,
+    "llama-cpp-python": _load_llama_cpp_python,
+}
 
 
 def declare(library: Any, model_params: Any, context_params: Any) -> None:
@@ -239,13 +273,14 @@ def verify(library: Any, release: Release) -> None:
         ("llama_context_default_params", release.context_params),
     ):
         params = getattr(library, function)()
-        found |= {f"{function}().{name}": getattr(params, name) for name, _, _ in fields}
+        found |= {f"{function}().{name}": getattr(params, name, "no such field") for name, _, _ in fields}
         expected |= {f"{function}().{name}": default for name, _, default in fields}
-    wrong = [name for name in expected if found[name] != expected[name]]
+    # Null is None or a false pointer object, depending on who declared the field.
+    wrong = [name for name in expected if found[name] != expected[name] and (found[name] or expected[name])]
     if wrong:
         raise RuntimeUnavailableError(
             "the installed llama.cpp does not have the memory layout this exporter knows",
             expected=", ".join(f"{name} = {expected[name]}" for name in wrong),
             found=", ".join(f"{name} = {found[name]}" for name in wrong),
-            hint=f'pip install --force-reinstall "{DISTRIBUTION}=={max(RELEASES)}"',
+            hint=install_hint() + " --force-reinstall",
         )

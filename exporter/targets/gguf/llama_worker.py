@@ -32,6 +32,11 @@ from exporter.targets.gguf import llama_cpp
 BATCH = 128
 """Tokens per llama_decode. Bounds the logits held at once: 66 MB at 128,256 tokens of vocabulary."""
 
+SAMPLE_SECONDS = 0.01
+"""Between two looks at the anonymous memory, for which Linux keeps no peak."""
+
+_STATUS = Path("/proc/self/status")
+
 LOG_WARNING, LOG_ERROR, LOG_CONTINUES = 3, 4, 5
 
 Request = dict[str, Any]
@@ -233,21 +238,21 @@ def _read_string(read: Callable[..., int], handle: Any, index: int) -> str:
 
 @contextmanager
 def peak_memory(report: dict[str, int | None]) -> Iterator[None]:
-    """Fill ``report`` with the peak of anonymous memory (sampled every 10 ms; Linux only) and of all memory, bytes."""
-    status = Path("/proc/self/status")
-    peak = 0
+    """Fill ``report`` with this process's peaks in bytes: anonymous memory (Linux only, sampled) and all memory."""
+    peaks = {"RssAnon": 0, "VmHWM": 0}
     done = threading.Event()
 
     def sample() -> None:
-        nonlocal peak
         while True:
-            line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
-            peak = max(peak, int(line.split()[1]) << 10)
-            if done.wait(0.01):
+            for line in _STATUS.read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in peaks:
+                    peaks[name] = max(peaks[name], int(value.split()[0]) << 10)
+            if done.wait(SAMPLE_SECONDS):
                 return
 
     sampler = threading.Thread(target=sample, daemon=True)
-    if status.exists():
+    if _STATUS.exists():
         sampler.start()
     try:
         yield
@@ -255,9 +260,9 @@ def peak_memory(report: dict[str, int | None]) -> Iterator[None]:
         done.set()
         if sampler.is_alive():
             sampler.join()
-        in_kib = sys.platform != "darwin"
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        report |= {"peak_anon_bytes": peak or None, "peak_rss_bytes": rss << 10 if in_kib else rss}
+        # Not asked on Linux, where ru_maxrss survives exec and may be the parent's.
+        rss = peaks["VmHWM"] or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        report |= {"peak_anon_bytes": peaks["RssAnon"] or None, "peak_rss_bytes": rss}
 
 
 def answer(request: Request) -> Request:

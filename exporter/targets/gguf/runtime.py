@@ -28,20 +28,20 @@ from exporter.targets.gguf import llama_cpp
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
-def llama_cpp_version() -> str:
-    """For example ``xllamacpp 2026.10.11549 (llama.cpp b11549)``. Loads nothing.
-
-    Raises:
-        RuntimeUnavailableError: llama.cpp is not installed, or in a release that nobody checked.
-    """
-    release = llama_cpp.checked_release()
-    return f"{llama_cpp.DISTRIBUTION} {llama_cpp.installed_version()} (llama.cpp {release.build})"
+def llama_cpp_version() -> str | None:
+    """What is installed, e.g. ``xllamacpp 2026.10.11549 (llama.cpp b11549)``; ``None`` if nothing. Loads nothing."""
+    installed = llama_cpp.installed()
+    if not installed:
+        return None
+    package, version = next((key for key in installed if key in llama_cpp.RELEASES), installed[0])
+    release = llama_cpp.RELEASES.get((package, version))
+    return f"{package} {version} ({f'llama.cpp {release.build}' if release else 'never checked'})"
 
 
 def available() -> bool:
     """Whether :class:`LlamaCpp` can be used here."""
     try:
-        llama_cpp.checked_release()
+        llama_cpp.checked()
     except RuntimeUnavailableError:
         return False
     return True
@@ -87,7 +87,7 @@ class LlamaCpp:
     """
 
     def __init__(self, path: Path, n_threads: int | None = None) -> None:
-        llama_cpp.checked_release()
+        llama_cpp.checked()
         if not path.is_file():
             raise TargetError(f"no such GGUF file: {path}")
         self.path = path
@@ -95,29 +95,30 @@ class LlamaCpp:
         self.peak_anon_bytes: int | None = None
         self.peak_rss_bytes = 0
 
-    def logits(self, ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
+    def logits(self, token_ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
         """Scores of every next token after every position.
 
         The key/value cache is float32 and flash attention is off: what remains against PyTorch is the order of
         summation, and for quantized files llama.cpp's 8-bit activations.
 
         Args:
-            ids: Token ids of one sequence, special tokens included.
+            token_ids: Token ids of one sequence, special tokens included.
             prefill: The first ``prefill`` tokens run as a prompt, the rest one at a time through the cache as in
                 generation. ``None`` runs all as a prompt.
 
         Returns:
-            float32 ``[len(ids), n_vocab]``, read-only and mapped from a file that disappears with the array.
+            float32 ``[len(token_ids), n_vocab]``, read-only and mapped from a file that disappears with the array.
         """
-        if not ids:
+        if not token_ids:
             raise TargetError("no token to compute logits for", expected="at least one token id", found="none")
         with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
             out = Path(folder, "logits.npy")
-            self._ask("logits", ids=[int(i) for i in ids], prefill=prefill, n_threads=self.n_threads, out=str(out))
+            ids = [int(i) for i in token_ids]
+            self._ask("logits", ids=ids, prefill=prefill, n_threads=self.n_threads, out=str(out))
             return np.asarray(np.load(out, mmap_mode="r"))
 
     def tokenize(
-        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = True
+        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False
     ) -> list[list[int]]:
         """Token ids of each text.
 
