@@ -16,7 +16,6 @@ import numpy as np
 from exporter.targets.gguf.kernels.floats import (
     Bytes,
     Floats,
-    Halves,
     narrow_bfloat16,
     narrow_float16,
     widen_bfloat16,
