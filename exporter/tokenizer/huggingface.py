@@ -27,6 +27,14 @@ TOKEN_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 ID_FILES = ("generation_config.json", "config.json")
 """Files that name special tokens by id: ``{"eos_token_id": 2}``, for EOS also a list."""
 
+_KINDS: Mapping[tuple[str, bool, bool], Kind] = {("BPE", False, True): "bpe", ("BPE", True, False): "spm"}
+"""(Model type, byte fallback, byte-level pre-tokenizer) -> kind."""
+
+_NORMALIZERS: Mapping[Kind, frozenset[str]] = {
+    "bpe": frozenset(),
+    "spm": frozenset({"Sequence", "Prepend", "Replace"}),
+}
+
 _BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -57,6 +65,7 @@ def read_huggingface(folder: Path) -> Tokenizer:
             f"{path} is malformed",
             expected="the format of the tokenizers library, version 1.0",
             found=f"{type(error).__name__}: {error}",
+            hint="copy it again from where the weights came from",
         ) from error
 
 
@@ -93,25 +102,24 @@ def _tokenizer(document: Json, folder: Path) -> Tokenizer:
 
 
 def _kind(document: Json) -> Kind:
-    model, pre_tokenizer = document["model"], document.get("pre_tokenizer") or {}
-    rules = (model.get("type", "BPE"), bool(model.get("byte_fallback")), "ByteLevel" in json.dumps(pre_tokenizer))
-    kinds: Mapping[tuple[str, bool, bool], Kind] = {("BPE", False, True): "bpe", ("BPE", True, False): "spm"}
-    normalizer = document.get("normalizer")
-    if rules not in kinds:
+    model = document["model"]
+    splits, normalizes = set(_types(document.get("pre_tokenizer"))), set(_types(document.get("normalizer")))
+    rules = (model.get("type", "BPE"), bool(model.get("byte_fallback")), "ByteLevel" in splits)
+    if rules not in _KINDS:
         raise TokenizerError(
             "tokenizer.json is of a kind that Llama-architecture models do not use",
             expected="byte-level BPE, or BPE with byte fallback",
             found=f"model type {rules[0]}, byte fallback {rules[1]}, byte-level {rules[2]}",
             hint="llama.cpp could not tokenize with it either",
         )
-    kind = kinds[rules]
-    steps = set(_types(normalizer))
-    if steps - ({"Sequence", "Prepend", "Replace"} if kind == "spm" else set()):
+    kind = _KINDS[rules]
+    unknown = normalizes - _NORMALIZERS[kind] | (splits - {"Metaspace"} if kind == "spm" else set())
+    if unknown:
         raise TokenizerError(
-            "tokenizer.json normalizes text, which GGUF vocabularies cannot express",
-            expected="no normalizer but the one that writes spaces as ▁",
-            found=", ".join(sorted(steps)),
-            hint="normalized and plain text get different tokens; export would be silently wrong on some texts",
+            "tokenizer.json changes text in ways that GGUF vocabularies cannot express",
+            expected="nothing but writing spaces as ▁" if kind == "spm" else "no normalizer",
+            found=", ".join(sorted(unknown)),
+            hint="export would be silently wrong on the texts this concerns",
         )
     return kind
 
@@ -163,7 +171,9 @@ def _special_ids(name: str, ids: Mapping[str, int], configs: list[Json], id_conf
             yield ids[text]
     for config in id_configs:
         value = config.get(f"{name}_token_id")
-        yield from value if isinstance(value, list) else [value] if value is not None else []
+        values = value if isinstance(value, list) else [value]
+        # Some configurations say -1 for "none".
+        yield from (token_id for token_id in values if token_id is not None and token_id >= 0)
 
 
 def _adds_bos(document: Json, config: Json, pieces: tuple[str, ...], bos_id: int | None) -> bool:

@@ -80,6 +80,14 @@ def _named_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
             found=", ".join(repr(tokenizer.piece(i)) for i in untold),
             hint="remove those that no chat needs from eos_token_id in generation_config.json",
         )
+    if tokenizer.eos_id is None:
+        # Without the key llama.cpp stops at id 11 of a byte-level vocabulary, whatever that is.
+        raise TokenizerError(
+            "the tokenizer names no end of text",
+            expected="an EOS token",
+            found="none in any of its files",
+            hint="add eos_token to tokenizer_config.json or eos_token_id to generation_config.json",
+        )
     eot = next((by_text[name] for name in END_OF_TURN if name in by_text), None)
     eom = next((by_text[name] for name in END_OF_MESSAGE if name in by_text), None)
     return {

@@ -105,3 +105,8 @@ def test_stop_tokens_that_llama_cpp_does_not_know_by_text_get_its_keys():
 def test_more_unknown_stop_tokens_than_keys_are_refused():
     with pytest.raises(TokenizerError, match="more tokens than GGUF can name"):
         to_gguf(_stopping_at("<halt>", "<rest>", "<quit>"))
+
+
+def test_a_tokenizer_without_end_of_text_is_not_written():
+    with pytest.raises(TokenizerError, match="no end of text"):
+        to_gguf(_stopping_at().replace(eos_id=None))

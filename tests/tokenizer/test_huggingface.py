@@ -123,6 +123,20 @@ def test_ids_in_config_json_fill_what_no_token_file_says(edit):
     assert tokenizer.eos_id == 2
 
 
+def test_a_negative_id_means_none(edit):
+    assert edit("config.json", lambda d: d.update(unk_token_id=-1)).unk_id is None
+
+
+def test_a_bos_template_among_other_post_processors_counts(edit):
+    """As in Llama 3's tokenizer.json."""
+
+    def wrap(document):
+        steps = [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}, document["post_processor"]]
+        document["post_processor"] = {"type": "Sequence", "processors": steps}
+
+    assert edit("tokenizer.json", wrap).add_bos
+
+
 def test_a_template_inside_the_configuration_is_found_too(edit, tmp_path):
     edit("tokenizer_config.json", lambda d: d.update(chat_template=[{"name": "default", "template": "X"}]))
     (tmp_path / "chat_template.jinja").unlink()
@@ -189,7 +203,7 @@ def _other_behavior(document):
         (lambda d: d["model"].update(type="Unigram"), "of a kind"),
         (lambda d: d["model"].update(merges=[3]), "malformed"),
         (lambda d: d["model"].update(ignore_merges=True), "none that llama.cpp has a name for"),
-        (lambda d: d.update(normalizer={"type": "NFC"}), "normalizes text"),
+        (lambda d: d.update(normalizer={"type": "NFC"}), "changes text"),
         (lambda d: d.update(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True}), "a space before"),
         (lambda d: d.update(pre_tokenizer={"type": "Punctuation", "then": "ByteLevel"}), "do not use"),
     ],

@@ -87,3 +87,19 @@ def test_byte_pieces_stand_for_unknown_characters(tiny):
     assert {tiny.token_types[i] for i in ids[1:]} == {TokenType.BYTE}
     assert tiny.decode(ids) == "\U0001f9ff"
     assert tiny.decode(ids[:-1]).endswith("\ufffd")
+
+
+def test_the_leading_space_may_come_from_metaspace(tiny, tmp_path):
+    """Newer transformers write the same rule as a pre-tokenizer."""
+    document = to_hf_json(tiny)
+    document["normalizer"] = None
+    document["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    assert load_tokenizer_folder(tmp_path).add_space_prefix
+    document["pre_tokenizer"]["prepend_scheme"] = "never"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    assert not load_tokenizer_folder(tmp_path).add_space_prefix
+    document["pre_tokenizer"] = {"type": "Punctuation", "behavior": "Isolated"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="changes text"):
+        load_tokenizer_folder(tmp_path)
