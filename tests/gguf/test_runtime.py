@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from ctypes import c_int32
 from pathlib import Path
 
@@ -219,6 +220,15 @@ class TestReleases:
             llama_cpp.load()
         assert f"llama_{struct.removesuffix('_params')}_default_params()" in str(error.value.found)
 
+    def test_a_library_that_does_not_load_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(_: object) -> None:
+            raise OSError("libgomp.so.1: cannot open shared object file")
+
+        monkeypatch.setitem(llama_cpp._LOADERS, llama_cpp.checked()[0], broken)
+        with pytest.raises(RuntimeUnavailableError, match="does not load") as error:
+            llama_cpp.load()
+        assert "libgomp" in str(error.value.found)
+
     def test_a_library_of_another_version_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         key = llama_cpp.checked()
         wrong = dataclasses.replace(llama_cpp.RELEASES[key], llama_version="0.0.0")
@@ -253,7 +263,7 @@ class TestChildProcess:
     def test_dies_with_an_interrupted_parent(self, path: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from exporter.targets.gguf.runtime import LlamaCpp\n"
-            f"LlamaCpp(Path({str(path)!r}), n_threads=1).logits([1] * 2000, prefill=0)"
+            f"LlamaCpp(Path({str(path)!r}), n_threads=1).logits([1] * 20_000, prefill=0)"
         )
         parent = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -261,21 +271,30 @@ class TestChildProcess:
             start_new_session=True,
             cwd=ROOT,
         )
-        child = _wait_for_child(parent.pid)
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        _wait_until(lambda: children.read_text() != "", seconds=20)
+        child = int(children.read_text())
         time.sleep(0.3)
+        assert _is_running(child)
         os.kill(parent.pid, signal.SIGINT)
         assert parent.wait(timeout=10) != 0
-        assert not Path(f"/proc/{child}").exists()
+        # Killed by then, but the kernel may still be at it, and nobody may have collected the remains.
+        _wait_until(lambda: not _is_running(child), seconds=2)
 
 
-def _wait_for_child(pid: int) -> int:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if children:
-            return int(children[0])
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    raise AssertionError("no child process appeared")
 
 
 @pytest.mark.slow

@@ -117,6 +117,8 @@ RELEASES: dict[tuple[str, str], Release] = {
         "b11549", "0.6.0-dev", _MODEL_PARAMS, _CONTEXT_HEAD + _CONTEXT_NEW + _CONTEXT_TAIL
     ),
     ("xllamacpp", "2026.9.11063"): Release("b11063", "0.4.1-dev", _MODEL_PARAMS, _CONTEXT_HEAD + _CONTEXT_TAIL),
+    # Compiled by pip from source. Its bindings were run on the library of b11063, whose header is the same; the
+    # library it compiles itself was not.
     ("llama-cpp-python", "0.3.36"): Release("0c1e57098", "0.5.0-dev", _MODEL_PARAMS, _CONTEXT_HEAD + _CONTEXT_TAIL),
 }
 """(Package, version) -> what was checked; the first row is the one to install."""
@@ -189,7 +191,15 @@ def load() -> Any:
         RuntimeUnavailableError: As :func:`checked`, or the library is not what its version says.
     """
     key = checked()
-    library = _LOADERS[key[0]](RELEASES[key])
+    try:
+        library = _LOADERS[key[0]](RELEASES[key])
+    except (OSError, ImportError, RuntimeError, AttributeError) as error:
+        raise RuntimeUnavailableError(
+            f"the library inside {' '.join(key)} does not load",
+            expected="every function of llama.h that this exporter calls",
+            found=error,
+            hint=install_hint() + " --force-reinstall",
+        ) from error
     verify(library, RELEASES[key])
     return library
 
