@@ -1,10 +1,10 @@
 """Which ggml type each tensor of a Llama gets in one of llama-quantize's file types.
 
 A file type is a base type and a few tensors that deserve better: the head, and in the ``_S`` and ``_M`` mixtures the
-value and down projections of some layers. The rules are llama.cpp's for its architecture ``llama`` without an importance
-matrix, so that an export equals llama-quantize's file tensor by tensor.
+value and down projections of some layers. The rules are llama.cpp's for its architecture ``llama`` without an
+importance matrix, so that an export equals llama-quantize's file tensor by tensor.
 
-Source: llama.cpp ``src/llama-quant.cpp`` (``tensor_allows_quantization``, ``llama_tensor_get_type_impl``,
+Source: llama.cpp v0.5.0, ``src/llama-quant.cpp`` (``tensor_allows_quantization``, ``llama_tensor_get_type_impl``,
 ``tensor_type_fallback``) and ``src/models/llama.cpp`` (what counts as the 70B).
 """
 
@@ -66,7 +66,7 @@ FILE_TYPES: Mapping[str, FileType] = {
 """llama-quantize's name -> rules; ``gguf.LlamaFileType`` has the numbers that ``general.file_type`` stores."""
 
 NARROW_COLUMNS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-"""What replaces a type whose superblocks of 256 do not fit the columns; F16 where blocks of 32 do not either."""
+"""What replaces a type whose superblocks of 256 do not fit the columns. Where blocks of 32 do not either, F16 does."""
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 _LAYER_MATRIX = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
@@ -84,7 +84,7 @@ def tensor_types(
         n_layers, n_heads, n_kv_heads: Of the model. Grouped-query attention over 80 layers makes it "the 70B".
 
     Raises:
-        TargetError: unknown file type, or a matrix whose columns fit neither the type nor a replacement.
+        TargetError: unknown file type.
     """
     if ftype not in FILE_TYPES:
         raise TargetError(f"unknown GGUF file type {ftype}", expected=", ".join(FILE_TYPES), found=ftype)
@@ -95,11 +95,15 @@ def tensor_types(
     def wanted(name: str, n_cols: int) -> str:
         if name == head:
             return _head_type(rules.base, n_cols)
-        match = _LAYER_MATRIX.fullmatch(name)
-        layer, role = (int(match[1]), match[2]) if match else (0, "")
-        better, applies = rules.better.get(role, (rules.base, _first_eighth))
-        chosen = better if applies(layer, n_layers) else rules.base
-        return "Q5_K" if is_70b and role == "attn_v" and chosen == "Q4_K" else chosen
+        chosen = rules.base
+        if match := _LAYER_MATRIX.fullmatch(name):
+            layer, role = int(match[1]), match[2]
+            if role in rules.better:
+                better, applies = rules.better[role]
+                chosen = better if applies(layer, n_layers) else chosen
+            if is_70b and (role, chosen) == ("attn_v", "Q4_K"):
+                chosen = "Q5_K"
+        return chosen
 
     result = {}
     for name, shape in tensors.items():
@@ -108,7 +112,7 @@ def tensor_types(
         elif rules.base in FLOAT_TYPES:
             result[name] = rules.base
         else:
-            result[name] = _fitting(name, wanted(name, shape[-1]), shape[-1])
+            result[name] = _fitting(wanted(name, shape[-1]), shape[-1])
     return result
 
 
@@ -122,16 +126,9 @@ def _head_type(base: str, n_cols: int) -> str:
     return "Q8_0" if base == "Q8_0" or n_cols % block_size(base) else "Q6_K"
 
 
-def _fitting(name: str, type_name: str, n_cols: int) -> str:
+def _fitting(type_name: str, n_cols: int) -> str:
     """``type_name``, or what llama-quantize falls back to where the columns do not fill its blocks."""
-    if n_cols % block_size(type_name) == 0:
-        return type_name
-    if type_name not in NARROW_COLUMNS:
-        raise TargetError(
-            f"{name} has {n_cols} columns and cannot be stored as {type_name}",
-            expected=f"a multiple of {block_size(type_name)}",
-            found=n_cols,
-            hint="export as bf16 or f16",
-        )
-    narrow = NARROW_COLUMNS[type_name]
-    return narrow if n_cols % block_size(narrow) == 0 else "F16"
+    for candidate in (type_name, NARROW_COLUMNS.get(type_name, "F16")):
+        if n_cols % block_size(candidate) == 0:
+            return candidate
+    return "F16"
