@@ -88,9 +88,9 @@ def parse_config(fields: Fields, found: Mapping[str, RowTensor], factors: Array 
         found: The file's tensors; the embedding's height is the vocabulary, a missing head means a tied one.
         factors: Contents of ``rope_freqs.weight``, float32 ``[head_dim // 2]``, if the file has it.
     """
-    if fields.integer("llama.expert_count", 0):
+    if n_experts := fields.integer("llama.expert_count", 0):
         raise UnsupportedModelError(
-            f"{fields.source}: {EXPERTS}", found=f"{fields.values['llama.expert_count']} experts"
+            f"{fields.source}: {EXPERTS}", expected="a dense model", found=f"{n_experts} experts"
         )
     dim, n_heads = fields.integer("llama.embedding_length"), fields.integer("llama.attention.head_count")
     head_dim = fields.integer("llama.attention.key_length", dim // max(n_heads, 1))
@@ -185,9 +185,15 @@ def _row_tensor(file: GgufFile, stored: StoredTensor) -> RowTensor:
         stored.name,
         ir.DataType.FLOAT,
         stored.shape,
-        lambda start, stop: gguf.quants.dequantize(blocks(start, stop), kind),
+        lambda start, stop: _dequantized(blocks(start, stop), kind),
         encoded=EncodedRows(kind.name, stored.row_nbytes, blocks),
     )
+
+
+def _dequantized(blocks: Array, kind: gguf.GGMLQuantizationType) -> Array:
+    with np.errstate(all="ignore"):  # a block of NaN is for its consumer to refuse, not for numpy to warn about
+        values: Array = gguf.quants.dequantize(blocks, kind)
+    return values
 
 
 @cache

@@ -24,7 +24,7 @@ def map_file(path: Path) -> Bytes:
         CheckpointError: The file is empty, which cannot be mapped.
     """
     if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty", found="0 bytes", hint="download the file again")
+        raise CheckpointError(f"{path} is empty", expected="weights", found="0 bytes", hint="download the file again")
     return np.asarray(np.memmap(path, np.uint8, mode="r"))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,13 @@ def load_shard(path: Path) -> dict[str, RowTensor]:
     """
     import torch
 
+    if not zipfile.is_zipfile(path):  # the directory of a zip archive is its end: what a truncated one lacks
+        raise CheckpointError(
+            f"{path} is truncated or not a PyTorch checkpoint",
+            expected="a zip archive as torch.save writes it",
+            found=f"{path.stat().st_size:,} bytes that do not end like one",
+            hint="download the file again",
+        )
     try:
         stored = torch.load(str(path), map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -64,10 +72,10 @@ def load_shard(path: Path) -> dict[str, RowTensor]:
             found=_refused_global(error),
             hint="do not trust this file; download the checkpoint from its publisher",
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{path} is truncated or not a PyTorch checkpoint",
-            expected="a zip archive as torch.save writes it",
+            f"{path} is not a PyTorch checkpoint, or a damaged one",
+            expected="an archive as torch.save writes it",
             found=str(error).splitlines()[0],
             hint="download the file again",
         ) from None

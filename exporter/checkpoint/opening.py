@@ -79,6 +79,7 @@ def open_checkpoint(
     except OSError as error:
         raise CheckpointError(
             f"{error.filename or path_or_hub_id} cannot be read",
+            expected="a readable file",
             found=error.strerror or error,
             hint="check the permissions and the disk",
         ) from None
