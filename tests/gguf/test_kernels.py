@@ -103,6 +103,13 @@ def test_half_width_weights_are_widened_exactly(type_name: str, dtype: Any) -> N
     )
 
 
+def test_every_float16_is_widened_and_narrowed_exactly() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    assert encode.encode_rows(halves, "F16").tobytes() == halves.tobytes()
+    assert encode.encode_rows(halves, "F32").tobytes() == halves.astype(np.float32).tobytes()
+
+
 def test_more_weights_than_one_piece_read_only_and_strided() -> None:
     weights = np.random.default_rng(2).standard_normal((encode.PIECE // 1024 + 3, 2048), np.float32)[:, ::2]
     weights.flags.writeable = False

@@ -7,11 +7,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exporter.targets.gguf.kernels.simd import float16_bits, float16_value, jit
+from exporter.targets.gguf.kernels.simd import bits_of, float_of, jit
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.uint16]
 Bytes = npt.NDArray[np.uint8]
+
+
+SUBNORMAL_SHIFTER = np.uint32(126 << 23)
+"""Bits of 0.5, whose last mantissa bit weighs 2**-24: what the last bit of a float16 subnormal weighs."""
+
+
+@jit
+def float16_bits(value: np.float32) -> Any:
+    """The IEEE binary16 nearest to a number that is not NaN, ties to even, as its bits.
+
+    Spelled out because LLVM's own conversion needs a library call on processors without F16C.
+    """
+    bits = bits_of(value)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    rounded = (magnitude + np.uint32(0xFFF) + ((magnitude >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
+    normal = min(rounded - np.uint32((127 - 15) << 10), np.uint32(0x7C00))
+    subnormal = bits_of(float_of(magnitude) + float_of(SUBNORMAL_SHIFTER)) - SUBNORMAL_SHIFTER
+    chosen = subnormal if magnitude < np.uint32((127 - 14) << 23) else normal
+    return chosen | ((bits >> np.uint32(16)) & np.uint32(0x8000))
+
+
+@jit
+def float16_value(bits: np.uint32) -> Any:
+    """The float32 that an IEEE binary16 stands for."""
+    exponent_and_mantissa = (np.uint32(bits) & np.uint32(0x7FFF)) << np.uint32(13)
+    rebias = np.uint32((127 - 15) << 23)
+    normal = exponent_and_mantissa + rebias
+    special = normal + rebias  # infinity and NaN keep the highest exponent
+    smallest = np.uint32((127 - 14) << 23)
+    subnormal = bits_of(float_of(exponent_and_mantissa + smallest) - float_of(smallest))
+    chosen = special if normal >= np.uint32((127 + 16) << 23) else normal
+    chosen = subnormal if exponent_and_mantissa < np.uint32(1 << 23) else chosen
+    return float_of(chosen | (np.uint32(bits) & np.uint32(0x8000)) << np.uint32(16))
 
 
 @jit
@@ -54,9 +87,7 @@ def largest_magnitude(source: Floats) -> Any:
     top = np.uint32(0)  # the bits of non-negative floats are ordered as the floats are, NaN last
     for i in range(len(source)):
         top = max(top, bits[i] & np.uint32(0x7FFFFFFF))
-    result = np.empty(1, np.uint32)
-    result[0] = top
-    return result.view(np.float32)[0]
+    return float_of(top)
 
 
 @jit

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_uint16
+from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
 from exporter.targets.gguf.kernels.simd import (
-    float16_bits,
-    float16_value,
     jit,
     load16,
     load32,

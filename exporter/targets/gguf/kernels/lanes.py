@@ -19,8 +19,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-I1, I8, I16, I32 = (ir.IntType(width) for width in (1, 8, 16, 32))
-F16, F32 = ir.HalfType(), ir.FloatType()
+I1, I8, I32 = (ir.IntType(width) for width in (1, 8, 32))
+F32 = ir.FloatType()
 
 
 class Lanes(types.Type):

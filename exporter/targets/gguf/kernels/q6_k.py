@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_uint16
+from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
 from exporter.targets.gguf.kernels.simd import (
     first_true,
-    float16_bits,
-    float16_value,
     jit,
     largest,
     load16,

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from exporter.targets.gguf.kernels.lanes import F16, F32, I8, I16, I32, Vector, as_vectors, common_lanes, splat
+from exporter.targets.gguf.kernels.lanes import F32, I8, I32, Vector, as_vectors, common_lanes, splat
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -257,20 +257,12 @@ def first_true(_context: Any, mask: Any) -> Any:
 
 
 @in_kernel
-def float16_bits(_context: Any, number: Any) -> Any:
-    """The IEEE binary16 nearest to a float32, ties to even, as its bits."""
-
-    def emit(_: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> ir.Value:
-        return builder.bitcast(builder.fptrunc(values[0], F16), I16)
-
-    return types.uint16(types.float32), emit
+def bits_of(_context: Any, number: Any) -> Any:
+    """The bits of a float32."""
+    return types.uint32(types.float32), lambda _, builder, _signature, values: builder.bitcast(values[0], I32)
 
 
 @in_kernel
-def float16_value(_context: Any, bits: Any) -> Any:
-    """The float32 that an IEEE binary16 stands for."""
-
-    def emit(_: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> ir.Value:
-        return builder.fpext(builder.bitcast(values[0], F16), F32)
-
-    return types.float32(types.uint16), emit
+def float_of(_context: Any, bits: Any) -> Any:
+    """The float32 with the given bits."""
+    return types.float32(types.uint32), lambda _, builder, _signature, values: builder.bitcast(values[0], F32)
