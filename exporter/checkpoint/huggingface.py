@@ -60,10 +60,11 @@ def open_huggingface(folder: Path, name: str) -> Checkpoint:
     """
     source = folder / "config.json"
     raw = read_json(source)
-    _refuse(raw, source)
+    fields = Fields(raw, source)
+    _refuse({**_rope_fields(fields).values, **raw}, source)
     files = weight_files(folder)
     found = _read_files(folder, files)
-    config = parse_config(Fields(raw, source))
+    config = parse_config(fields)
     notes: tuple[str, ...] = ()
     if config.tied_embeddings and "lm_head.weight" in found:
         config = config.replace(tied_embeddings=None)
@@ -111,7 +112,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         CheckpointError: The index names a file that is not there, or numbered files have a gap.
     """
     if (folder / INDEX).is_file():
-        names = sorted(set(Fields(read_json(folder / INDEX), folder / INDEX).table("weight_map").values.values()))
+        names = sorted(
+            set(map(str, Fields(read_json(folder / INDEX), folder / INDEX).table("weight_map").values.values()))
+        )
     else:
         names = _numbered(sorted(path.name for path in folder.glob("*.safetensors")))
     missing = [name for name in names if not (folder / name).is_file()]
@@ -155,8 +158,8 @@ def _read_files(folder: Path, files: tuple[Path, ...]) -> dict[str, RowTensor]:
 
 
 def _refuse(raw: Mapping[str, Any], source: Path) -> None:
-    architectures = raw.get("architectures") or ()
-    if architectures:
+    architectures = raw.get("architectures")
+    if isinstance(architectures, list) and architectures:
         refuse_architecture(str(architectures[0]), ARCHITECTURES, source)
     else:
         refuse_architecture(str(raw.get("model_type")), MODEL_TYPES, source)

@@ -53,11 +53,11 @@ def open_meta(folder: Path, name: str) -> Checkpoint:
         UnsupportedModelError: Quantized, adapted, vision or mixture-of-experts weights.
     """
     source = folder / "params.json"
-    raw = read_json(source)
-    _refuse(Fields(raw.get("model", raw), source))
+    fields = Fields(read_json(source), source)
+    _refuse(fields)
     files = shard_files(folder)
     shards = [load_shard(path) for path in files]
-    config, notes = parse_config(Fields(raw.get("model", raw), source), shards)
+    config, notes = parse_config(fields, shards)
     checked(config, source)
     found = join_shards(shards, config, folder)
     names = name_map("canonical", "canonical", config.n_layers)
@@ -134,7 +134,7 @@ def _ffn_dim(fields: Fields, dim: int) -> int:
 def _stored_vocab_size(shards: Shards, dim: int) -> int:
     """Llama 1 and 2 write ``vocab_size: -1`` and mean the tokenizer's, which is the height of the embedding."""
     embedding = shards[0].get(EMBEDDING)
-    if embedding is None:
+    if embedding is None or len(embedding.dims) != 2:
         return 0
     rows, columns = embedding.dims
     return rows if columns != dim else rows * len(shards)

@@ -110,9 +110,10 @@ def join_shards(shards: Shards, config: ModelConfig, folder: Path) -> dict[str, 
 def _check_count(shards: Shards, expected: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """A missing last shard leaves no gap in the numbering, but the slices say how many they are."""
     name = "layers.0.attention.wq.weight"
-    if name not in shards[0] or not shards[0][name].dims[0]:
+    rows = shards[0][name].dims[:1] if name in shards[0] else ()
+    if rows in ((), (0,)):
         return
-    count, rest = divmod(expected[name][0], shards[0][name].dims[0])
+    count, rest = divmod(expected[name][0], rows[0])
     if not rest and count > len(shards):
         raise CheckpointError(
             f"{folder} lacks {count - len(shards)} of its weight files",
@@ -125,7 +126,7 @@ def _check_count(shards: Shards, expected: Mapping[str, tuple[int, ...]], folder
 def _join(name: str, shards: Shards, shape: tuple[int, ...] | None) -> RowTensor:
     slices = [shard[name] for shard in shards]
     axes = JOINS.get(name.split(".")[-2] if "." in name else name, ())
-    if len(slices) == 1 or not axes:
+    if len(slices) == 1 or not axes or not slices[0].dims:
         return slices[0]
     joined = [concat(name, slices, axis) for axis in axes]
     return next((tensor for tensor in joined if tensor.dims == shape), joined[0])

@@ -59,8 +59,9 @@ def _header(path: Path, data: Bytes) -> tuple[dict[str, dict[str, Any]], int]:
         header.pop("__metadata__", None)
         for entry in header.values():
             begin, end = entry["data_offsets"]
-            if not 0 <= begin <= end:
-                raise ValueError(f"data_offsets {begin}..{end}")
+            if not all(type(n) is int and n >= 0 for n in (begin, end - begin, *entry["shape"])):
+                raise ValueError(f"shape {entry['shape']} at {begin}..{end}")
+            entry["dtype"]  # must be there
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} has no readable safetensors header", expected="a JSON header", found=str(error), hint=_AGAIN

@@ -245,6 +245,7 @@ def test_linear_scaling_on_top_of_factors(tmp_path: Path) -> None:
         {"llama__embedding_length": "256"},
         {"llama__attention__head_count": [4, 4]},
         {"llama__feed_forward_length": 128},
+        {"general__alignment": "32"},
         {"llama__block_count": 2},
     ],
     ids=str,

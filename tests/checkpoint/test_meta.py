@@ -202,6 +202,13 @@ def test_numbers_that_describe_no_model(change: dict[str, Any], folder: Path) ->
     refusal(CheckpointError, lambda: open_checkpoint(edit(folder, **change)))
 
 
+@pytest.mark.parametrize("weight", [torch.tensor(1.0), torch.ones(3)], ids=["scalar", "vector"])
+@pytest.mark.parametrize("name", ["tok_embeddings__weight", "layers__0__attention__wq__weight"])
+def test_weights_without_the_axes_of_a_matrix(weight: Any, name: str, folder: Path) -> None:
+    rewrite(edit(folder, vocab_size=-1), **{name: weight})
+    refusal(CheckpointError, lambda: open_checkpoint(folder))
+
+
 def test_missing_and_unused_tensors_are_listed(folder: Path) -> None:
     rewrite(folder, layers__0__attention__wo__weight=None, layers__0__attention__wo__bias=torch.zeros(64))
     error = refusal(CheckpointError, lambda: open_checkpoint(folder))
