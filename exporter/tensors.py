@@ -19,8 +19,8 @@ import onnx_ir as ir
 Array = npt.NDArray[Any]
 ReadRows = Callable[[int, int], Array]
 
-CHUNK_BYTES = 16 << 20
-"""Default size of one streamed chunk, counted in the tensor's own dtype."""
+CHUNK_WEIGHTS = 1 << 20
+"""Default number of weights in one streamed chunk: large against the cost of a task, small against memory."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,9 @@ class RowTensor(ir.LazyTensor):
         """Rows ``start`` to ``stop`` widened to float32 (exact for float16 and bfloat16)."""
         return to_f32(self.read(start, stop))
 
-    def row_ranges(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, int]]:
-        """Consecutive ``(start, stop)`` that cover the tensor in chunks of about ``chunk_bytes``."""
-        row = max(1, self.nbytes // max(1, self.n_rows))
-        step = max(1, chunk_bytes // row)
+    def row_ranges(self, chunk_weights: int = CHUNK_WEIGHTS) -> Iterator[tuple[int, int]]:
+        """Consecutive ``(start, stop)`` that cover the tensor in chunks of about ``chunk_weights`` elements."""
+        step = max(1, chunk_weights // max(1, self.size // max(1, self.n_rows)))
         for start in range(0, self.n_rows, step):
             yield start, min(start + step, self.n_rows)
 

@@ -52,6 +52,8 @@ def encoded_tensor(tensor: LoweredTensor, type_name: str) -> EncodedTensor:
     rows = float_rows(tensor.weight)
     if rows.encoded is not None and rows.encoded.type_name == type_name:
         return _stream(tensor, type_name, rows, rows.encoded.read)
+    if not is_quantized(tensor.weight) and _FLOAT_TYPES[rows.dtype] == type_name:
+        return _stream(tensor, type_name, rows, rows.rows)
     if is_quantized(tensor.weight):
         ints, scales, _ = quantized_parts(tensor.weight)
         pack = _PACK[type_name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +20,14 @@ from exporter.targets.gguf.capabilities import GgufQuant
 from exporter.targets.gguf.encodings import all_types, decoded, encoded_tensor
 from exporter.targets.gguf.lower import LoweredTensor, lower
 from exporter.targets.gguf.metadata import ARCHITECTURE, add_metadata
-from exporter.targets.gguf.streams import CHUNK_BYTES, EncodedTensor, TensorStream, encoded_chunks
-from exporter.tensors import RowTensor
+from exporter.targets.gguf.streams import EncodedTensor, TensorStream, encoded_chunks
+from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 
 FOLDER = "gguf"
 _IMPORTS_BYTES = 190 << 20
 """Anonymous memory of the process before it encodes anything (measured: Python, numpy, numba, onnx)."""
-_CHUNK_COPIES = 8
-"""Copies of a chunk alive at once per worker, widened to float32 (measured)."""
+_BYTES_PER_WEIGHT = 16
+"""Anonymous bytes per weight of a chunk in flight: float32 copies, integers, blocks (measured)."""
 
 
 class GgufPlan:
@@ -53,16 +54,13 @@ class GgufPlan:
 
     @cached_property
     def files(self) -> Sequence[PlannedFile]:
-        writer = self._writer()
-        sinks = [_CountingSink() for _ in writer.tensors]
-        _attach(writer, sinks)
-        sizes = []
-        shards = [list(shard.values()) for shard in writer.tensors]
-        _write_head(writer)
-        for sink, infos in zip(sinks, shards, strict=True):
-            padded = [gguf.GGUFWriter.ggml_pad(info.nbytes, writer.data_alignment) for info in infos]
-            head = gguf.GGUFWriter.ggml_pad(sink.tell(), writer.data_alignment)
-            sizes.append(head + sum(padded))
+        writer, heads = self._opened
+        align = writer.data_alignment
+        sizes = [
+            gguf.GGUFWriter.ggml_pad(len(head), align)
+            + sum(gguf.GGUFWriter.ggml_pad(info.nbytes, align) for info in shard.values())
+            for head, shard in zip(heads, writer.tensors, strict=True)
+        ]
         names = writer.format_shard_names(Path(self._path))
         return [PlannedFile(str(name), size) for name, size in zip(names, sizes, strict=True)]
 
@@ -85,70 +83,54 @@ class GgufPlan:
 
     @property
     def peak_bytes(self) -> int:
-        return _IMPORTS_BYTES + (self._options.jobs + 2) * _CHUNK_COPIES * CHUNK_BYTES
+        return _IMPORTS_BYTES + (self._options.jobs + 2) * _BYTES_PER_WEIGHT * CHUNK_WEIGHTS
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
-        writer = self._writer()
-        path = folder / self._path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        names = writer.format_shard_names(path)
-        sinks = [_HashingFile(name) for name in names]
+        planned = self.files
+        writer, heads = self._opened
+        untyped: Any = writer  # its annotations name the concrete types it makes itself
+        (folder / self._path).parent.mkdir(parents=True, exist_ok=True)
+        sinks = [_HashingFile(folder / file.path) for file in planned]
         try:
-            _attach(writer, sinks)
-            _write_head(writer)
+            for sink, head in zip(sinks, heads, strict=True):
+                sink.write(head)
+            untyped.fout = sinks
             chunks = encoded_chunks(self._tensors, self._options.jobs)
             for tensor in self._tensors:
-                writer.write_tensor_data(TensorStream(tensor, chunks, progress))
+                untyped.write_tensor_data(TensorStream(tensor, chunks, progress))
         finally:
             for sink in sinks:
                 sink.close()
         return [
-            WrittenFile(str(name.relative_to(folder)), sink.tell(), sink.hexdigest())
-            for name, sink in zip(names, sinks, strict=True)
+            WrittenFile(file.path, sink.tell(), sink.hexdigest()) for file, sink in zip(planned, sinks, strict=True)
         ]
 
     @property
     def _path(self) -> str:
         return f"{FOLDER}/{self._subject.info.name}-{self._quant.name.upper()}.gguf"
 
-    def _writer(self) -> gguf.GGUFWriter:
+    @cached_property
+    def _opened(self) -> tuple[gguf.GGUFWriter, list[bytes]]:
+        """The writer with every key and tensor declared, and the head of each file as it packed it.
+
+        Packing a 128k vocabulary takes a second, and sizes, names and writing all need it: once is enough.
+        """
         config = config_of(self._subject.model)
-        split = self._options.split_max_bytes or 0
-        writer = gguf.GGUFWriter(path=None, arch=ARCHITECTURE, split_max_size=split)
+        writer = gguf.GGUFWriter(path=None, arch=ARCHITECTURE, split_max_size=self._options.split_max_bytes or 0)
         n_params = sum(int(np.prod(t.shape)) for t in self._lowered if t.canonical)
         add_metadata(writer, self._subject, config, self._quant.ftype, n_params)
         for lowered, tensor in zip(self._lowered, self._tensors, strict=True):
             raw_type = gguf.GGMLQuantizationType[tensor.type_name]
             writer.add_tensor_info(tensor.name, lowered.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=raw_type)
-        return writer
-
-
-def _attach(writer: gguf.GGUFWriter, sinks: Sequence[Any]) -> None:
-    """Give the writer our files instead of letting it open its own: one to hash what passes, one to count it."""
-    writer.fout = list(sinks)
-    writer.state = WriterState.EMPTY
-
-
-def _write_head(writer: gguf.GGUFWriter) -> None:
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-
-
-class _CountingSink:
-    """A file that keeps nothing but its length."""
-
-    def __init__(self) -> None:
-        self._size = 0
-
-    def write(self, data: bytes) -> int:
-        self._size += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self._size
-
-    def flush(self) -> None: ...
+        # The writer takes our files instead of opening its own: memory first, then files that hash what passes.
+        sinks = [io.BytesIO() for _ in writer.tensors]
+        untyped: Any = writer
+        untyped.fout = sinks
+        writer.state = WriterState.EMPTY
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        return writer, [sink.getvalue() for sink in sinks]
 
 
 class _HashingFile:

@@ -15,9 +15,6 @@ from typing import Any, BinaryIO
 from exporter.targets.base import Progress
 from exporter.tensors import Array, RowTensor, contiguous_bytes
 
-CHUNK_BYTES = 4 << 20
-"""Source bytes of one chunk: large against the cost of a task, small against the memory budget."""
-
 Encode = Callable[[int, int], Array]
 
 
@@ -40,7 +37,7 @@ class EncodedTensor:
     encode: Encode
 
     def ranges(self) -> Sequence[tuple[int, int]]:
-        return list(self.source.row_ranges(CHUNK_BYTES))
+        return list(self.source.row_ranges())
 
 
 def _tasks(tensors: Sequence[EncodedTensor]) -> Iterator[tuple[Encode, int, int]]:
