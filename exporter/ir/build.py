@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
-from exporter.errors import CheckpointError
+from exporter.errors import CheckpointError, GraphError
 from exporter.ir import ops
 from exporter.ir.spec import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, vocabulary
+from exporter.names import expected_shapes
 from exporter.rope import inv_freq
 from exporter.tensors import RowTensor, from_array
 
@@ -20,8 +21,20 @@ CONFIG_KEY = "exporter.config"
 
 
 def config_of(model: ir.Model) -> ModelConfig:
-    """The configuration a graph was built from, as passes have left it."""
-    return ModelConfig.from_dict(json.loads(model.metadata_props[CONFIG_KEY]))
+    """The configuration a graph was built from, as passes have left it.
+
+    Raises:
+        GraphError: If the graph carries none, or one that is not this exporter's.
+    """
+    text = model.metadata_props.get(CONFIG_KEY)
+    try:
+        return ModelConfig.from_dict(json.loads(text or ""))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GraphError(
+            f"graph {model.graph.name} carries no valid configuration",
+            expected=f"metadata {CONFIG_KEY}, a ModelConfig as JSON",
+            found=text,
+        ) from error
 
 
 def set_config(model: ir.Model, config: ModelConfig) -> None:
@@ -48,11 +61,18 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
         raise CheckpointError("it is not known yet whether the head is tied", hint="call resolve_tied_head first")
     graph = ir.Graph((), (), nodes=(), opset_imports={"": OPSET, DOMAIN: DOMAIN_VERSION}, name=name)
     unused = dict(tensors)
+    shapes = expected_shapes(config)
 
     def weight(weight_name: str) -> ir.Value:
         unused.pop(weight_name, None)
         if weight_name not in tensors:
             raise CheckpointError(f"the checkpoint has no tensor {weight_name}")
+        if tensors[weight_name].dims != shapes[weight_name]:
+            raise GraphError(
+                f"weight {weight_name} contradicts the configuration",
+                expected=list(shapes[weight_name]),
+                found=list(tensors[weight_name].dims),
+            )
         return ops.initializer(graph, tensors[weight_name])
 
     def graph_input(input_name: str, dtype: ir.DataType, shape: tuple[ops.Dim, ...]) -> ir.Value:

@@ -7,6 +7,7 @@ inference rule, the same rule that the verifier applies later.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,42 @@ from exporter.ir.spec import DOMAIN, vocabulary
 Dim = int | str
 TypedShape = tuple[ir.DataType, tuple[Dim, ...]]
 
-FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+@dataclass(frozen=True)
+class Operand:
+    """What an op accepts in one place: the number of axes and the element types."""
+
+    rank: int
+    dtypes: tuple[ir.DataType, ...]
+
+
+def _activation(rank: int) -> Operand:
+    return Operand(rank, (ir.DataType.FLOAT,))
+
+
+def _weight(rank: int) -> Operand:
+    return Operand(rank, (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
+
+
+_INDICES = Operand(2, (ir.DataType.INT64,))
+_INTEGERS = Operand(2, (ir.DataType.INT4, ir.DataType.INT8))
+
+OPERANDS: dict[tuple[str, str], tuple[Operand, ...]] = {
+    (DOMAIN, "Embedding"): (_INDICES, _weight(2)),
+    (DOMAIN, "RMSNorm"): (_activation(3), _weight(1)),
+    (DOMAIN, "Linear"): (_activation(3), _weight(2)),
+    (DOMAIN, "Rope"): (_activation(3), _INDICES, _activation(1)),
+    (DOMAIN, "Attention"): (*[_activation(3)] * 3, *[_activation(4)] * 2),
+    (DOMAIN, "SwiGLU"): (_activation(3),) * 2,
+    (DOMAIN, "Residual"): (_activation(3),) * 2,
+    ("", "DequantizeLinear"): (_INTEGERS, _activation(2)),
+}
+"""(domain, op) -> its operands, all of them required. A ``DequantizeLinear`` of ours has no zero point."""
+
+
+def attribute_names(domain: str, op: str) -> tuple[str, ...]:
+    """The attributes of an op, all of them required."""
+    return vocabulary()[op].attributes if domain == DOMAIN else ("axis", "block_size")
 
 
 def dims(value: ir.Value) -> tuple[Dim, ...]:
@@ -53,7 +89,6 @@ def _operand(node: ir.Node, index: int) -> ir.Value:
 
 def _infer_embedding(node: ir.Node) -> list[TypedShape]:
     tokens, weight = dims(_operand(node, 0)), dims(_operand(node, 1))
-    _expect(node, len(weight) == 2, "weight rank", "[vocab, dim]", weight)
     return _float((*tokens, weight[1]))
 
 
@@ -65,7 +100,7 @@ def _infer_rms_norm(node: ir.Node) -> list[TypedShape]:
 
 def _infer_linear(node: ir.Node) -> list[TypedShape]:
     x, weight = dims(_operand(node, 0)), dims(_operand(node, 1))
-    _expect(node, len(weight) == 2 and weight[1] == x[-1], "weight shape", f"[out, {x[-1]}]", list(weight))
+    _expect(node, weight[1] == x[-1], "weight shape", f"[out, {x[-1]}]", list(weight))
     return _float((*x[:-1], weight[0]))
 
 
@@ -97,6 +132,7 @@ def _infer_dequantize(node: ir.Node) -> list[TypedShape]:
     ints, scales = dims(_operand(node, 0)), dims(_operand(node, 1))
     block = attribute(node, "block_size")
     want = (ints[0], int(ints[1]) // block)
+    _expect(node, attribute(node, "axis") == 1, "axis", 1, attribute(node, "axis"))
     _expect(node, int(ints[1]) % block == 0, "columns", f"a multiple of block_size = {block}", ints[1])
     _expect(node, scales == want, "scales shape", list(want), list(scales))
     return _float(ints)

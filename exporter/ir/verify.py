@@ -14,7 +14,7 @@ import onnx_ir as ir
 from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.build import config_of
-from exporter.ir.spec import DOMAIN, vocabulary
+from exporter.ir.spec import DOMAIN
 from exporter.rope import inv_freq
 
 
@@ -26,7 +26,7 @@ def verify(model: ir.Model) -> None:
     """
     graph = model.graph
     known = set(graph.inputs) | set(graph.initializers.values())
-    names: set[str] = set()
+    names = {str(value.name) for value in known}
     for node in graph:
         _check_signature(node)
         for value in node.inputs:
@@ -52,7 +52,7 @@ def verify(model: ir.Model) -> None:
             raise GraphError(f"graph output {value.name} is not produced by any node")
     for weight in graph.initializers.values():
         _check_initializer(weight)
-    for rule in (_check_layers, _check_rope):
+    for rule in (_check_layers, _check_widths, _check_norms, _check_rope):
         rule(model)
 
 
@@ -63,15 +63,25 @@ def _check_signature(node: ir.Node) -> None:
             expected=", ".join(op for _, op in ops.INFERENCE),
             found=f"{node.domain or 'ai.onnx'}::{node.op_type}",
         )
-    if node.domain != DOMAIN:
-        return
-    spec = vocabulary()[node.op_type]
-    if len(node.inputs) != len(spec.inputs) or None in node.inputs:
+    operands = ops.OPERANDS[node.domain, node.op_type]
+    if len(node.inputs) != len(operands) or None in node.inputs:
         raise GraphError(
-            f"node {node.name}: wrong operands", expected=spec.inputs, found=[_name(v) for v in node.inputs]
+            f"node {node.name} ({node.op_type}): wrong operands",
+            expected=len(operands),
+            found=[_name(v) for v in node.inputs],
         )
-    if set(node.attributes) != set(spec.attributes):
-        raise GraphError(f"node {node.name}: wrong attributes", expected=spec.attributes, found=list(node.attributes))
+    for value, operand in zip(node.inputs, operands, strict=True):
+        if value is not None and (value.dtype not in operand.dtypes or len(ops.dims(value)) != operand.rank):
+            raise GraphError(
+                f"node {node.name} ({node.op_type}) cannot read {value.name}",
+                expected=f"{operand.rank} axes of {' or '.join(d.name for d in operand.dtypes)}",
+                found=(value.dtype, value.shape),
+            )
+    attributes = ops.attribute_names(node.domain, node.op_type)
+    if set(node.attributes) != set(attributes):
+        raise GraphError(
+            f"node {node.name} ({node.op_type}): wrong attributes", expected=attributes, found=list(node.attributes)
+        )
 
 
 def _name(value: ir.Value | None) -> str | None:
@@ -108,6 +118,30 @@ def _check_layers(model: ir.Model) -> None:
                 f"node {node.name}: heads differ from the configuration",
                 expected=(config.n_heads, config.n_kv_heads),
                 found=heads,
+            )
+
+
+def _check_widths(model: ir.Model) -> None:
+    """The embedding is as high and as wide as the configuration says, which fixes the residual stream."""
+    config = config_of(model)
+    for node in nodes_of(model, "Embedding"):
+        table = None if node.inputs[1] is None else ops.dims(node.inputs[1])
+        if table != (config.vocab_size, config.dim):
+            raise GraphError(
+                f"node {node.name}: the table differs from the configuration",
+                expected=(config.vocab_size, config.dim),
+                found=table,
+            )
+
+
+def _check_norms(model: ir.Model) -> None:
+    """Every norm adds the configuration's epsilon, which is the one that llama.cpp will add."""
+    expected = np.float32(config_of(model).norm_eps)
+    for node in nodes_of(model, "RMSNorm"):
+        found = ops.attribute(node, "epsilon")
+        if np.float32(found) != expected:
+            raise GraphError(
+                f"node {node.name}: epsilon differs from the configuration", expected=expected, found=found
             )
 
 
