@@ -8,6 +8,7 @@ unquantized reference. It says what the bits cost. The gates and the measurement
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
+from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import build, config_of
 from exporter.rope import inv_freq
 from exporter.targets.base import Quant, ReadBack, Runtime
@@ -51,6 +53,10 @@ class Divergence:
     mean_kl: float
     top1: float
     perplexity_ratio: float
+
+
+UNKNOWN = Divergence(*(float("nan"),) * 5)
+"""Of logits that nobody could compute."""
 
 
 @dataclass(frozen=True)
@@ -162,18 +168,57 @@ def check_weights(expected: Mapping[str, RowTensor], found: Mapping[str, RowTens
     return Check("weights", True, f"{compared} of {total} weights compared, all equal bit for bit")
 
 
+def check_rounding(source: Mapping[str, RowTensor], found: Mapping[str, RowTensor], quant: Quant) -> Check:
+    """Decoded weights are the source's, up to what the format rounds away.
+
+    A target that permutes rows or swaps layers on the way does so too when it says what it expects to find. This
+    check knows nothing of the target: each row may be off by a share of its length, of the mean length for rows
+    that are shorter (the rows of unused tokens are nearly zero, and a float16 scale cannot hold less).
+    """
+    total = sum(int(np.prod(t.dims)) for t in source.values())
+    worst = (0.0, "")
+    for name, want in source.items():
+        if name not in found or found[name].dims != want.dims:
+            return Check("rounding", False, f"{name} is missing or has another shape")
+        for start, stop in _sample(want, WEIGHT_BUDGET / total):
+            a, b = want.rows_f32(start, stop), found[name].rows_f32(start, stop)
+            a, b = (x.reshape(len(x) if len(want.dims) > 1 else 1, -1) for x in (a, b))
+            lengths = np.linalg.norm(a, axis=1)
+            floor = max(float(lengths.mean()), float(np.finfo(np.float32).tiny))
+            errors = np.linalg.norm(a - b, axis=1) / np.maximum(lengths, floor)
+            row = int(errors.argmax())  # a NaN is the largest of all
+            if not errors[row] <= worst[0]:
+                worst = (float(errors[row]), f"{name}, row {start + row}" if len(want.dims) > 1 else name)
+    passed = worst[0] <= quant.max_rounding
+    return Check("rounding", passed, f"largest error of a row {worst[0]:.2g} ({worst[1] or 'none'})")
+
+
+def check_vocabulary(expected: Tokenizer, found: Tokenizer) -> Check:
+    """The artifact stores the source's tokenizer: pieces, types, merges, special ids, chat template."""
+    names = [field.name for field in dataclasses.fields(expected)]
+    wrong = [name for name in names if getattr(expected, name) != getattr(found, name)]
+    shown = [f"{name}: expected {getattr(expected, name)!r:.80}, found {getattr(found, name)!r:.80}" for name in wrong]
+    return Check("vocabulary", not wrong, "; ".join(shown) or f"{len(names)} fields equal")
+
+
 def check_tokenizer(tokenizer: Tokenizer, runtime: Runtime, texts: Sequence[str]) -> Check:
-    """The runtime cuts hostile texts into the same tokens."""
-    found = runtime.tokenize(texts)
+    """The runtime cuts hostile texts into the same tokens, knows the special ones by name, and stops where it must."""
+    specials = "".join(tokenizer.special_tokens)
+    asked = [*texts, specials]
+    found = [*runtime.tokenize(texts), *runtime.tokenize([specials], add_special=True, parse_special=True)]
+    wanted = [tokenizer.encode(text) for text in texts]
+    wanted.append(tokenizer.encode(specials, parse_special=True, add_bos=tokenizer.add_bos))
     wrong = [
-        f"{text!r}: expected {want}, found {got}"
-        for text, got in zip(texts, found, strict=True)
-        if (want := tokenizer.encode(text)) != got
+        f"{text!r:.200}: expected {want!s:.200}, found {got!s:.200}"
+        for text, want, got in zip(asked, wanted, found, strict=True)
+        if want != got
     ]
-    detail = (
-        f"{len(wrong)} of {len(texts)} texts differ, first {wrong[0][:300]}" if wrong else f"{len(texts)} texts equal"
-    )
-    return Check("tokenizer", not wrong, detail)
+    if wrong:
+        return Check("tokenizer", False, f"{len(wrong)} of {len(asked)} texts differ, first {wrong[0]}")
+    if missing := set(tokenizer.stop_ids) - set(runtime.eog_ids()):
+        return Check("tokenizer", False, f"the runtime does not stop at {sorted(map(tokenizer.piece, missing))}")
+    n_stops = len(tokenizer.stop_ids)
+    return Check("tokenizer", True, f"{len(asked)} texts equal, stops at all {n_stops} stop tokens")
 
 
 def check_logits(faithfulness: Divergence, quant: Quant) -> Check:
@@ -193,6 +238,12 @@ def on_weights(model: ir.Model, weights: Mapping[str, RowTensor]) -> ir.Model:
     return build(config_of(model), dict(weights), name=str(model.graph.name))
 
 
+def refused(error: ExporterError, checks: Sequence[Check] = ()) -> Parity:
+    """The parity of an artifact that a reader or its runtime does not even load: a verdict, not an accident."""
+    detail = ", ".join(filter(None, (error.message, error.found)))
+    return Parity((*checks, Check("loads", False, detail)), UNKNOWN, UNKNOWN)
+
+
 def to_json(parity: Parity) -> dict[str, Any]:
     """The manifest's ``parity`` entry; every number finite or null, as JSON wants."""
 
@@ -209,6 +260,7 @@ def to_json(parity: Parity) -> dict[str, Any]:
 
 def verify(
     *,
+    source: Mapping[str, RowTensor],
     model: ir.Model,
     expected: Mapping[str, RowTensor],
     quant: Quant,
@@ -222,6 +274,7 @@ def verify(
     """Check one artifact.
 
     Args:
+        source: Canonical name -> weight before any quantization.
         model: The graph the artifact was made from.
         expected: Canonical name -> decoded weight the artifact must hold.
         quant: Capability row with the gates.
@@ -240,9 +293,14 @@ def verify(
     checks = [
         check_config(config_of(model), artifact.config),
         check_weights(expected, artifact.weights),
-        check_tokenizer(tokenizer, runtime, texts),
+        check_rounding(source, artifact.weights, quant),
+        check_vocabulary(tokenizer, artifact.tokenizer),
     ]
-    candidate = runtime.logits(token_ids, prefill=max(1, len(token_ids) - N_DECODED))
+    try:
+        checks.append(check_tokenizer(tokenizer, runtime, texts))
+        candidate = runtime.logits(token_ids, prefill=max(1, len(token_ids) - N_DECODED))
+    except TargetError as error:
+        return refused(error, checks)
     structure_ok = set(artifact.weights) == set(expected)
     same_weights = (
         interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if structure_ok else reference

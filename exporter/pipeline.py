@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from exporter import card, manifest, parity, targets
 from exporter.artifact import MANIFEST, Staging, sha256_file, staging
-from exporter.errors import OutputError, TargetError
+from exporter.errors import ExporterError, OutputError, TargetError
 from exporter.resources import PeakMemory
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
@@ -199,12 +199,17 @@ class Prover:
 
         if self._reference is None:
             self._reference = interpreter.logits(self._source.graph(), self._token_ids)
+        try:
+            artifact = target.read_back(files)
+        except ExporterError as error:
+            return parity.refused(error)
         return parity.verify(
+            source=self._source.checkpoint.tensors,
             model=plan.model,
             expected=plan.expected,
             quant=target.quants[quant],
             tokenizer=self._source.tokenizer,
-            artifact=target.read_back(files),
+            artifact=artifact,
             runtime=target.load(files),
             reference=self._reference,
             token_ids=self._token_ids,

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import onnx_ir as ir
 
     from exporter.checkpoint.base import ModelInfo
@@ -34,14 +33,16 @@ class Quant:
         name: What ``--quant`` takes.
         summary: One line for ``exporter targets``.
         portable: Whether the name means the same on every target.
-        max_abs: Faithfulness gate on ``max |logits - reference| / std(reference)``; only full precision has one.
         max_kl: Faithfulness gate on the mean KL divergence (nats) to the reference on the same weights.
+        max_rounding: Gate on ``|decoded row - source row| / |source row|``: what the format may round away.
+        max_abs: Faithfulness gate on ``max |logits - reference| / std(reference)``; only full precision has one.
     """
 
     name: str
     summary: str
     portable: bool
     max_kl: float
+    max_rounding: float
     max_abs: float | None = None
 
 
@@ -91,10 +92,12 @@ class ReadBack:
     Attributes:
         config: Hyperparameters stored in the artifact.
         weights: Canonical name -> decoded weight.
+        tokenizer: The vocabulary stored in the artifact.
     """
 
     config: ModelConfig
     weights: Mapping[str, RowTensor]
+    tokenizer: Tokenizer
 
 
 class Plan(Protocol):
@@ -132,8 +135,17 @@ class Runtime(Protocol):
         With ``prefill``, only so many tokens enter in one batch and the rest one by one through the KV cache.
         """
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of plain texts, no special tokens added or parsed."""
+    def tokenize(
+        self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False
+    ) -> list[list[int]]:
+        """Token ids of each text.
+
+        ``add_special`` adds the start token that the artifact asks for, ``parse_special`` recognises special tokens
+        by their published names inside the text.
+        """
+
+    def eog_ids(self) -> list[int]:
+        """Every token at which the runtime ends a generation."""
 
 
 class Target(Protocol):
@@ -163,11 +175,16 @@ class Target(Protocol):
         """
 
     def load(self, files: Sequence[Path]) -> Runtime:
-        """Load an artifact.
+        """Load an artifact; a runtime that refuses it may do so here or when it is asked something.
 
         Raises:
             RuntimeUnavailableError: If the runtime is absent or of an unchecked version.
             TargetError: If the runtime refuses the artifact.
         """
 
-    def read_back(self, files: Sequence[Path]) -> ReadBack: ...
+    def read_back(self, files: Sequence[Path]) -> ReadBack:
+        """Read an artifact with another implementation of its format than the one that wrote it.
+
+        Raises:
+            ExporterError: If that reader refuses the artifact.
+        """

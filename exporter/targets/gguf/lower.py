@@ -19,10 +19,13 @@ from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized
 from exporter.names import name_map
 from exporter.rope import freq_factors
-from exporter.tensors import from_array
+from exporter.tensors import RowTensor, from_array
 
 ROPE_FREQS = "rope_freqs.weight"
 """llama.cpp's tensor of per-frequency divisors: the only place where Llama 3's RoPE scaling lives in a GGUF."""
+
+ROPE_INV_FREQ = "rope.inv_freq"
+"""The graph's initializer of rotary frequencies, which a GGUF expresses as metadata and ``rope_freqs.weight``."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class LoweredTensor:
     shape: tuple[int, ...]
 
 
+def float_weights(model: ir.Model) -> dict[str, RowTensor]:
+    """Canonical name -> decoded weight of every parameter of a graph."""
+    return {name: float_rows(value) for name, value in _parameters(model).items()}
+
+
 def _signature(model: ir.Model) -> Iterator[tuple[str, tuple[str | None, ...], tuple[tuple[str, object], ...]]]:
     for node in model.graph:
         if node.op_type != "DequantizeLinear":
@@ -49,8 +57,8 @@ def _signature(model: ir.Model) -> Iterator[tuple[str, tuple[str | None, ...], t
             yield node.op_type, tuple(v.name if v is not None else None for v in node.inputs), attributes
 
 
-def _weights(model: ir.Model) -> dict[str, ir.Value]:
-    """Canonical name -> weight operand, in the order of first use."""
+def _parameters(model: ir.Model) -> dict[str, ir.Value]:
+    """Canonical name -> weight operand, in the order of first use; rotary frequencies are no parameter."""
     found: dict[str, ir.Value] = {}
     for node in model.graph:
         if node.op_type == "DequantizeLinear":
@@ -58,6 +66,7 @@ def _weights(model: ir.Model) -> dict[str, ir.Value]:
         for value in node.inputs:
             if value is not None and (value.is_initializer() or is_quantized(value)):
                 found.setdefault(str(value.name), value)
+    found.pop(ROPE_INV_FREQ, None)
     return found
 
 
@@ -70,9 +79,8 @@ def lower(model: ir.Model) -> list[LoweredTensor]:
     """
     verify(model)
     config = config_of(model)
-    weights = _weights(model)
-    parameters = {name: value for name, value in weights.items() if name != "rope.inv_freq"}
-    canonical = build(config, {name: float_rows(value) for name, value in parameters.items()})
+    parameters = _parameters(model)
+    canonical = build(config, float_weights(model))
     for found, expected in itertools.zip_longest(_signature(model), _signature(canonical)):
         if found != expected:
             raise TargetError(

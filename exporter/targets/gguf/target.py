@@ -53,7 +53,7 @@ class _Gguf:
         from exporter.checkpoint.gguf import open_gguf
 
         checkpoint = open_gguf(files[0])
-        return ReadBack(checkpoint.config, checkpoint.tensors)
+        return ReadBack(checkpoint.config, checkpoint.tensors, checkpoint.load_tokenizer())
 
 
 GGUF = _Gguf()
