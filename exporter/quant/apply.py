@@ -117,11 +117,11 @@ def apply_recipe(model: ir.Model, recipe: Recipe, methods: dict[str, str] | None
     """Run :class:`ApplyRecipe` and return the model, which it rewrites in place.
 
     Raises:
-        GraphError: If the recipe does not fit the graph; pass-infrastructure errors are unwrapped.
+        GraphError: If the graph is invalid or the recipe does not fit it.
     """
     try:
         ApplyRecipe(recipe, methods)(model)
-    except passes.PassError as error:
+    except passes.InvariantError as error:
         if isinstance(error.__cause__, GraphError):
             raise error.__cause__ from None
         raise
