@@ -43,7 +43,7 @@ def _anonymous(pid: int) -> int:
     return int(match[1]) * 1024 if match else 0
 
 
-def measure(command: list[str], *, env: dict[str, str] | None = None) -> Usage:
+def measure(command: list[str], *, cwd: Path | None = None) -> Usage:
     """Run a command to its end.
 
     Raises:
@@ -51,7 +51,7 @@ def measure(command: list[str], *, env: dict[str, str] | None = None) -> Usage:
     """
     peak, done = 0, threading.Event()
     before, begin = os.times(), time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=cwd)
 
     def sample() -> None:
         nonlocal peak
