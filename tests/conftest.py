@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import settings
 
 from tests.fixtures.models import TinySpec, write_huggingface
+
+# Models this tiny spend more time waking threads than multiplying, the more so beside other workers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The first example of a test may compile a kernel; how long that takes says nothing about the code.
 settings.register_profile("exporter", deadline=None)

@@ -48,7 +48,7 @@ def float_rows(value: ir.Value) -> RowTensor:
 
     def read(start: int, stop: int) -> npt.NDArray[np.float32]:
         q = ints.rows(start, stop)
-        blocks = q.reshape(len(q), -1, block).astype(np.float32)
+        blocks = q.reshape(len(q), q.shape[1] // block, block).astype(np.float32)
         blocks *= scales.rows_f32(start, stop)[:, :, None]
         return blocks.reshape(q.shape)
 

@@ -31,10 +31,22 @@ class _SharedRows:
 
     def blocks(self, start: int, stop: int) -> Blocks:
         if getattr(self._memo, "key", None) != (start, stop):
-            self._memo.value = self._rounding(self._source.rows_f32(start, stop), self._scheme)
-            self._memo.key = (start, stop)
-        value: Blocks = self._memo.value
-        return value
+            value = self._rounding(self._source.rows_f32(start, stop), self._scheme)
+            self._refuse_clipped(value[1])
+            self._memo.value, self._memo.key = value, (start, stop)
+        known: Blocks = self._memo.value
+        return known
+
+    def _refuse_clipped(self, scales: npt.NDArray[np.float32]) -> None:
+        """A scale at the top of its range may have wanted to be larger: its weights would be cut off in silence."""
+        from exporter.quant.rounding.portable import LARGEST
+
+        if (np.abs(scales) >= LARGEST).any():
+            raise GraphError(
+                f"{self._source.name} does not fit into {self._scheme.name}",
+                expected=f"absolute values below {LARGEST * self._scheme.qmax:g}",
+                hint="use bf16, which has float32's range",
+            )
 
 
 def quantize_tensor(source: RowTensor, scheme: Scheme, rounding: Rounding) -> tuple[RowTensor, RowTensor]:
@@ -50,7 +62,7 @@ def quantize_tensor(source: RowTensor, scheme: Scheme, rounding: Rounding) -> tu
         ``[out, in / group_size]`` named ``<name>.scales``.
 
     Raises:
-        GraphError: If the columns do not divide into groups.
+        GraphError: If the columns do not divide into groups; on reading, if a weight exceeds the largest scale.
     """
     n_rows, n_cols = source.dims
     if n_cols % scheme.group_size:

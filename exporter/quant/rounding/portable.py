@@ -48,11 +48,3 @@ def portable_scales(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     out = np.empty_like(flat)
     _portable_array(flat, out)
     return out.reshape(scales.shape)
-
-
-def is_portable(scales: npt.NDArray[np.float32]) -> bool:
-    """Whether float16 and bfloat16 hold every scale exactly."""
-    with np.errstate(over="ignore"):
-        half = scales.astype(np.float16).astype(np.float32)
-    brain = (scales.view(np.uint32) & np.uint32(0xFFFF)) == 0
-    return bool(np.array_equal(half, scales) and brain.all())
