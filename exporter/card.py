@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exporter import targets
@@ -20,26 +20,29 @@ def _lines(manifest: dict[str, Any]) -> Iterator[str]:
         yield from ("---", f"license: {model['license']}", "---", "")
     yield f"# {model['name']}"
     yield ""
-    yield f"Exported from `{manifest['source']['model']}` ({manifest['source']['format']}) by exporter "
-    yield f"{manifest['tools']['exporter']}. Every file below was checked in its real runtime unless the verdict says"
-    yield "otherwise; `manifest.json` has the numbers, the hashes and the versions."
+    source = manifest["source"]
+    yield f"Exported from `{source['model']}` ({source['format']}) by exporter {manifest['tools']['exporter']}."
+    yield "Every file below was checked in its real runtime unless the verdict says otherwise; `manifest.json` has the"
+    yield "numbers, the hashes and the versions."
     yield ""
     yield "| file | size | bits/weight | KL to the original | same top token | verdict |"
     yield "|---|---|---|---|---|---|"
     for artifact in artifacts:
         yield _row(artifact)
-    yield ""
-    for note in model["notes"]:
-        yield f"- {note}"
-    yield ""
-    yield "## Run"
-    yield ""
-    yield "```sh"
-    for artifact in artifacts:
-        if artifact["parity"]["verdict"] != "fail":
-            files = [PlannedFile(f["path"], f["bytes"]) for f in artifact["files"]]
-            yield from targets.get(artifact["target"]).commands(files)
-    yield "```"
+    if model["notes"]:
+        yield ""
+        yield from (f"- {note}" for note in model["notes"])
+    commands = [command for artifact in artifacts for command in _commands(artifact)]
+    if commands:
+        # Some commands, such as those that read a Modelfile, are the same for all artifacts of a target.
+        yield from ("", "## Run", "", "```sh", *dict.fromkeys(commands), "```")
+
+
+def _commands(artifact: dict[str, Any]) -> Sequence[str]:
+    if artifact["parity"]["verdict"] == "fail":
+        return ()
+    files = [PlannedFile(f["path"], f["bytes"]) for f in artifact["files"]]
+    return targets.get(artifact["target"]).commands(files)
 
 
 def _row(artifact: dict[str, Any]) -> str:

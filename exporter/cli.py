@@ -92,7 +92,7 @@ def _reporter(verbose: bool, quiet: bool) -> StderrReporter:
 @click.version_option(exporter.__version__, prog_name="exporter")
 def main() -> None:
     """Take a Llama checkpoint to phones, browsers and desktops, with proof that it still computes the same thing."""
-    if "NO_COLOR" in os.environ:
+    if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False
 
 
@@ -146,13 +146,13 @@ def export(
         return
     results = pipeline.export(request, reporter)
     reporter.close()
+    for result in results:
+        _report_checks(reporter, result.target, result.quant, result.parity)
     if output == "json":
         emit_json({"out": str(out), "artifacts": [pipeline.artifact_entry(result) for result in results]})
     else:
         columns = ("file", "size", "bits/weight", "seconds", "peak memory", *_PARITY_COLUMNS)
         print_table(columns, [_result_row(result) for result in results])
-    for result in results:
-        _report_checks(reporter, result.target, result.quant, result.parity)
     _fail_on_verdict([f"{r.target} {r.quant}" for r in results if r.verdict == "fail"], out)
 
 
@@ -234,6 +234,8 @@ def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, qu
     reporter = _reporter(verbose, quiet)
     results = verify_folder(artifact_dir, model, reporter)
     reporter.close()
+    for r in results:
+        _report_checks(reporter, r.target, r.quant, r.parity)
     if output == "json":
         entries = [
             {"target": r.target, "quant": r.quant, "files": r.files, "parity": parity.to_json(r.parity)}
@@ -245,8 +247,6 @@ def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, qu
             (r.files[0]["path"], size_text(sum(f["bytes"] for f in r.files)), *_parity_cells(r.parity)) for r in results
         ]
         print_table(("file", "size", *_PARITY_COLUMNS), rows)
-    for r in results:
-        _report_checks(reporter, r.target, r.quant, r.parity)
     failed = [f"{r.target} {r.quant}" for r in results if r.parity.verdict == "fail"]
     if failed:
         raise ParityError(f"verdict FAIL: {', '.join(failed)}", hint="export again with --force")

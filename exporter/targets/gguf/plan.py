@@ -66,7 +66,7 @@ class GgufPlan:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(t.nbytes for t in self._tensors)
+        return sum(t.nbytes for lowered, t in zip(self._lowered, self._tensors, strict=True) if lowered.canonical)
 
     @property
     def types(self) -> Mapping[str, str]:
