@@ -14,7 +14,7 @@ from exporter.ir import ops
 from exporter.ir.spec import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, vocabulary
 from exporter.names import expected_shapes
 from exporter.rope import inv_freq
-from exporter.tensors import RowTensor, from_array
+from exporter.tensors import RowTensor, from_array, renamed
 
 CONFIG_KEY = "exporter.config"
 """Model metadata entry that holds the configuration as JSON."""
@@ -67,13 +67,15 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
         unused.pop(weight_name, None)
         if weight_name not in tensors:
             raise CheckpointError(f"the checkpoint has no tensor {weight_name}")
-        if tensors[weight_name].dims != shapes[weight_name]:
+        tensor = tensors[weight_name]
+        if tensor.dims != shapes[weight_name]:
             raise GraphError(
                 f"weight {weight_name} contradicts the configuration",
                 expected=list(shapes[weight_name]),
-                found=list(tensors[weight_name].dims),
+                found=list(tensor.dims),
             )
-        return ops.initializer(graph, tensors[weight_name])
+        # The key decides: a pass that moves layers need not rename what it moves.
+        return ops.initializer(graph, renamed(tensor, weight_name))
 
     def graph_input(input_name: str, dtype: ir.DataType, shape: tuple[ops.Dim, ...]) -> ir.Value:
         value = ir.Value(name=input_name, type=ir.TensorType(dtype), shape=ir.Shape(shape))

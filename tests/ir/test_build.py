@@ -83,6 +83,16 @@ def test_every_weight_keeps_its_stored_type() -> None:
     assert types == {ir.DataType.BFLOAT16}
 
 
+def test_a_weight_goes_where_its_key_says_whatever_its_own_name() -> None:
+    spec = TinySpec()
+    weights = tensors(spec)
+    first, second = "layers.0.attention.wo.weight", "layers.1.attention.wo.weight"
+    weights[first], weights[second] = weights[second], weights[first]
+    initializers = build(spec.config, weights).graph.initializers
+    for name in (first, second):
+        assert initializers[name].const_value.tobytes() == weights[name].tobytes()
+
+
 def test_a_missing_weight_is_refused() -> None:
     weights = tensors(TinySpec())
     del weights["layers.1.ffn_norm.weight"]
