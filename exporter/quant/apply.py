@@ -11,7 +11,8 @@ from exporter.ir import ops
 from exporter.ir.verify import verify
 from exporter.ir.weights import row_tensor
 from exporter.quant import rounding
-from exporter.quant.blocks import quantize_tensor
+from exporter.quant.blocks import Importance, quantize_tensor
+from exporter.quant.energy import LazyImportance
 from exporter.quant.schemes import EMBEDDING, HEAD, LINEAR, NORM, Recipe, Scheme
 from exporter.tensors import Array, RowTensor
 
@@ -82,12 +83,13 @@ class ApplyRecipe(passes.InPlacePass):
 
     def call(self, model: ir.Model) -> passes.PassResult:
         modified = False
+        importance = LazyImportance(model)
         for weight in list(model.graph.initializers.values()):
             encoding = self.recipe.encoding_for(roles(weight))
             if encoding is None:
                 continue
             if isinstance(encoding, Scheme):
-                self._quantize(model.graph, weight, encoding)
+                self._quantize(model.graph, weight, encoding, importance)
             else:
                 tensor = cast_tensor(row_tensor(weight), encoding)
                 weight.const_value = tensor
@@ -95,9 +97,9 @@ class ApplyRecipe(passes.InPlacePass):
             modified = True
         return passes.PassResult(model, modified=modified)
 
-    def _quantize(self, graph: ir.Graph, weight: ir.Value, scheme: Scheme) -> None:
+    def _quantize(self, graph: ir.Graph, weight: ir.Value, scheme: Scheme, importance: Importance) -> None:
         method = rounding.get(self.methods[scheme.name])
-        ints, scales = quantize_tensor(row_tensor(weight), scheme, method)
+        ints, scales = quantize_tensor(row_tensor(weight), scheme, method, importance)
         name = str(weight.name)
         first_user = next(node for node in graph if weight in node.inputs)
         del graph.initializers[name]

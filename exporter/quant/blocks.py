@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from exporter.quant.schemes import Scheme
 from exporter.tensors import RowTensor
 
 Blocks = tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]
+Importance = Callable[[RowTensor], npt.NDArray[np.float32]]
+"""Weight -> importance of its columns, float32 ``[in]``; called when the first rows are read."""
 
 
 class _SharedRows:
@@ -23,15 +26,16 @@ class _SharedRows:
     that it takes to compute them once.
     """
 
-    def __init__(self, source: RowTensor, scheme: Scheme, rounding: Rounding) -> None:
+    def __init__(self, source: RowTensor, scheme: Scheme, rounding: Rounding, importance: Importance) -> None:
         self._source = source
         self._scheme = scheme
         self._rounding = rounding
+        self._importance = importance
         self._memo = threading.local()
 
     def blocks(self, start: int, stop: int) -> Blocks:
         if getattr(self._memo, "key", None) != (start, stop):
-            value = self._rounding(self._source.rows_f32(start, stop), self._scheme)
+            value = self._rounding(self._source.rows_f32(start, stop), self._importance(self._source), self._scheme)
             self._refuse_clipped(value[1])
             self._memo.value, self._memo.key = value, (start, stop)
         known: Blocks = self._memo.value
@@ -49,13 +53,16 @@ class _SharedRows:
             )
 
 
-def quantize_tensor(source: RowTensor, scheme: Scheme, rounding: Rounding) -> tuple[RowTensor, RowTensor]:
+def quantize_tensor(
+    source: RowTensor, scheme: Scheme, rounding: Rounding, importance: Importance
+) -> tuple[RowTensor, RowTensor]:
     """Quantize a matrix lazily.
 
     Args:
         source: Float weight ``[out, in]``.
         scheme: What to make of it.
         rounding: How its integers are chosen.
+        importance: How much each column matters to it.
 
     Returns:
         Integers ``[out, in]`` (int8 values, typed INT4 or INT8) named ``<name>.ints`` and float32 scales
@@ -72,7 +79,7 @@ def quantize_tensor(source: RowTensor, scheme: Scheme, rounding: Rounding) -> tu
             found=n_cols,
             hint="use f16 or bf16 for this model",
         )
-    shared = _SharedRows(source, scheme, rounding)
+    shared = _SharedRows(source, scheme, rounding, importance)
     ints = RowTensor(f"{source.name}.ints", scheme.dtype, (n_rows, n_cols), lambda a, b: shared.blocks(a, b)[0])
     scales = RowTensor(
         f"{source.name}.scales",

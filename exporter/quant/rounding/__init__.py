@@ -1,8 +1,9 @@
 """How the integers are chosen: one rounding method a file, all with the same signature.
 
-A method is ``(rows float32 [n, k], scheme) -> (ints int8 [n, k], scales float32 [n, k / group_size])``. The
-scales it returns are portable (:mod:`exporter.quant.rounding.portable`) and ``ints * scales`` is the weight
-that every runtime computes with.
+A method is ``(rows float32 [n, k], importance float32 [k], scheme) -> (ints int8 [n, k], scales float32
+[n, k / group_size])``. The importance of a column is the weight of its squared error, from an estimate
+(:mod:`exporter.quant.energy`) or from calibration. The scales are positive and portable
+(:mod:`exporter.quant.rounding.portable`), and ``ints * scales`` is the weight that every runtime computes with.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy.typing as npt
 
 from exporter.quant.schemes import Scheme
 
-Rounding = Callable[[npt.NDArray[np.float32], Scheme], tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]]
+Floats = npt.NDArray[np.float32]
+Rounding = Callable[[Floats, Floats, Scheme], tuple[npt.NDArray[np.int8], Floats]]
 
 
 def get(name: str) -> Rounding:

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import numba
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from exporter.quant.rounding.portable import SMALLEST, portable
+from exporter.quant.rounding import Floats
+from exporter.quant.rounding.portable import portable
 from exporter.quant.schemes import Scheme
+from exporter.simd.functions import jit, largest, load32, maximum, minimum, nearest_int, smallest, store_bytes
+
+GROUP = 32
+"""The group size the kernel is written for: one vector of lanes."""
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _kernel(x, group, qmin, qmax, ints, scales):  # type: ignore[no-untyped-def]
-    field = np.empty(1, np.float32)
-    bits = field.view(np.uint32)
-    for row in range(x.shape[0]):
-        for block in range(x.shape[1] // group):
-            begin = block * group
-            low, high = np.float32(0), np.float32(0)
-            for i in range(begin, begin + group):
-                low = min(low, x[row, i])
-                high = max(high, x[row, i])
-            scale = portable(max(high / qmax, low / qmin, SMALLEST), field, bits)
-            scales[row, block] = scale
-            inverse = np.float32(1) / scale
-            for i in range(begin, begin + group):
-                ints[row, i] = np.int8(min(max(np.rint(x[row, i] * inverse), qmin), qmax))
+@jit
+def _kernel(x: Floats, qmin: np.float32, qmax: np.float32, ints: Any, scales: Floats) -> None:
+    """Quantize ``x [n * 32]`` into ``ints [n * 32]`` bytes and ``scales [n]``."""
+    for group in range(len(scales)):
+        weights = load32(x, group * GROUP)
+        low, high = min(smallest(weights), np.float32(0)), max(largest(weights), np.float32(0))
+        scale = portable(max(high / qmax, low / qmin))
+        scales[group] = scale
+        levels = nearest_int(weights * (np.float32(1) / scale))
+        store_bytes(ints, group * GROUP, minimum(maximum(levels, qmin), qmax))
 
 
-def quantize(rows: npt.NDArray[np.float32], scheme: Scheme) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """See :mod:`exporter.quant.rounding` for the signature."""
+def quantize(rows: Floats, importance: Floats, scheme: Scheme) -> tuple[npt.NDArray[np.int8], Floats]:
+    """See :mod:`exporter.quant.rounding`; importance changes nothing here, and ``scheme.group_size`` must be 32."""
     n, k = rows.shape
     ints = np.empty((n, k), np.int8)
-    scales = np.empty((n, k // scheme.group_size), np.float32)
-    _kernel(rows, scheme.group_size, np.float32(scheme.qmin), np.float32(scheme.qmax), ints, scales)
+    scales = np.empty((n, k // GROUP), np.float32)
+    flat = np.ascontiguousarray(rows, np.float32).reshape(-1)
+    _kernel(flat, np.float32(scheme.qmin), np.float32(scheme.qmax), ints.reshape(-1).view(np.uint8), scales.reshape(-1))
     return ints, scales

@@ -2,49 +2,61 @@
 
 bfloat16 has 8 significant bits and float32's range; float16 has 11, and below 2**-14 a fixed step of 2**-24
 (IEEE 754-2019, binary16). A number with at most 8 significant bits that is a multiple of 2**-24 and no larger
-than float16's maximum is therefore exact in all three. Rounding scales to this grid was measured to cost
-nothing (``docs/design.md``).
+than float16's maximum is therefore exact in all three. They are positive because XNNPACK refuses to load a
+blockwise scale that is not (measured with ExecuTorch 1.4.0; XNNPACK ``src/tensor.c``); a group of zeros gets the
+smallest scale.
 """
 
 from __future__ import annotations
 
-import numba
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from exporter.simd.functions import jit, load32, maximum, minimum, nearest_int, store, where
 
 SMALLEST = np.float32(2.0**-24)
 LARGEST = np.float32(65280.0)
 """The largest 8-significant-bit number below float16's maximum of 65504: 255 * 2**8."""
 
+_SPLIT = np.float32(2.0**16 + 1)
+"""Veltkamp's constant (Dekker 1971): splits float32's 24 bits into a rounded upper 8 and the rest."""
+_HALF_IS_COARSER = np.float32(2.0**-17)
+"""Below it float16's fixed step is larger than bfloat16's relative one."""
+_STEPS_PER_ONE = np.float32(2.0**24)
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def portable(scale, field, bits):  # type: ignore[no-untyped-def]
-    """The portable scale nearest to a positive float32 (ties to even significand), at least ``SMALLEST``.
 
-    ``field`` and ``bits`` are one-element views of the same four bytes, as float32 and as uint32.
-    """
-    field[0] = scale
-    pattern = bits[0]
-    # Keep 7 explicit mantissa bits: add half of the dropped part, plus one where the kept part is odd.
-    pattern += np.uint32(0x7FFF) + ((pattern >> np.uint32(16)) & np.uint32(1))
-    bits[0] = pattern & np.uint32(0xFFFF0000)
-    rounded = field[0]
-    if rounded < np.float32(2.0**-17):  # here float16's step is coarser than bfloat16's
-        rounded = np.float32(np.rint(scale * np.float32(2.0**24))) * SMALLEST
+@jit
+def portable_lanes(scale: Any) -> Any:
+    """The portable scale nearest to each non-negative lane, at least ``SMALLEST``, at most ``LARGEST``."""
+    wide = minimum(scale, LARGEST)
+    split = wide * _SPLIT
+    upper = split - (split - wide)
+    rounded = where(upper < _HALF_IS_COARSER, nearest_int(wide * _STEPS_PER_ONE) * SMALLEST, upper)
+    return minimum(maximum(rounded, SMALLEST), LARGEST)
+
+
+@jit
+def portable(scale: np.float32) -> np.float32:
+    """:func:`portable_lanes` of one number."""
+    wide = min(scale, LARGEST)
+    split = wide * _SPLIT
+    upper = split - (split - wide)
+    rounded = nearest_int(wide * _STEPS_PER_ONE) * SMALLEST if upper < _HALF_IS_COARSER else upper
     return min(max(rounded, SMALLEST), LARGEST)
 
 
-@numba.njit(nogil=True, cache=True)
-def _portable_array(scales, out):  # type: ignore[no-untyped-def]
-    field = np.empty(1, np.float32)
-    bits = field.view(np.uint32)
-    for i in range(scales.size):
-        out[i] = portable(scales[i], field, bits)
+@jit
+def _kernel(scales: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+    for at in range(0, len(scales), 32):
+        store(out, at, portable_lanes(load32(scales, at)))
 
 
 def portable_scales(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Round positive float32 scales of any shape to the portable grid."""
-    flat = np.ascontiguousarray(scales, dtype=np.float32).reshape(-1)
-    out = np.empty_like(flat)
-    _portable_array(flat, out)
-    return out.reshape(scales.shape)
+    """Round non-negative float32 scales of any shape to the portable grid."""
+    padded = np.zeros(-(-scales.size // 32) * 32, np.float32)
+    padded[: scales.size] = scales.reshape(-1)
+    out = np.empty_like(padded)
+    _kernel(padded, out)
+    return out[: scales.size].reshape(scales.shape)

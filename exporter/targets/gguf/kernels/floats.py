@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exporter.targets.gguf.kernels.simd import bits_of, float_of, jit
+from exporter.simd.functions import bits_of, float_of, jit
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.uint16]

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
-from exporter.targets.gguf.kernels.simd import (
+from exporter.simd.functions import (
     jit,
     load16,
     load32,
@@ -27,6 +26,7 @@ from exporter.targets.gguf.kernels.simd import (
     store,
     where,
 )
+from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
 
 SUPERBLOCK, SUBBLOCK, LANES = 256, 32, 16
 SCALE, LOW, INVERSE, OFFSET = range(4)

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_float16, put_uint32
-from exporter.targets.gguf.kernels.simd import (
+from exporter.simd.functions import (
     first_half,
     first_true,
     jit,
@@ -26,6 +25,7 @@ from exporter.targets.gguf.kernels.simd import (
     second_half,
     store_nibbles,
 )
+from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_float16, put_uint32
 
 BLOCK, Q4_0_NBYTES, Q5_0_NBYTES = 32, 18, 22
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_float16, put_uint32
-from exporter.targets.gguf.kernels.simd import (
+from exporter.simd.functions import (
     first_half,
     first_true,
     jit,
@@ -24,6 +23,7 @@ from exporter.targets.gguf.kernels.simd import (
     smallest,
     store_nibbles,
 )
+from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_float16, put_uint32
 
 BLOCK, Q4_1_NBYTES, Q5_1_NBYTES = 32, 20, 24
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from exporter.simd.functions import jit, store_nibbles
 from exporter.targets.gguf.kernels.floats import Bytes, Floats
 from exporter.targets.gguf.kernels.k_affine import (
     LANES,
@@ -20,7 +21,6 @@ from exporter.targets.gguf.kernels.k_affine import (
     put_scales,
     sub_blocks_to_lanes,
 )
-from exporter.targets.gguf.kernels.simd import jit, store_nibbles
 
 NBYTES, HEAD = 144, 16
 TOP = np.float32(15)

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
-from exporter.targets.gguf.kernels.simd import (
+from exporter.simd.functions import (
     first_true,
     jit,
     largest,
@@ -30,6 +29,7 @@ from exporter.targets.gguf.kernels.simd import (
     store_bytes,
     where,
 )
+from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
 
 SUPERBLOCK, SUBBLOCK, NBYTES = 256, 16, 210
 HIGH, SCALES, D = 128, 192, 208

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from exporter.simd.functions import jit, largest, load32, magnitude, round_half_away, store_bytes
 from exporter.targets.gguf.kernels.floats import Bytes, Floats, put_float16
-from exporter.targets.gguf.kernels.simd import jit, largest, load32, magnitude, round_half_away, store_bytes
 
 BLOCK, NBYTES = 32, 34
 

@@ -6,7 +6,7 @@ flag, so LLVM neither reassociates nor fuses them. That is what makes the encodi
 scalar code, which an automatic vectorisation of its sums cannot be.
 
 LLVM splits a vector that is wider than the machine's registers: the same kernel serves AVX-512, AVX2 and NEON.
-``simd.py`` has the functions on these vectors.
+``functions.py`` has the functions on these vectors.
 """
 
 from __future__ import annotations

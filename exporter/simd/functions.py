@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from exporter.targets.gguf.kernels.lanes import F32, I8, I32, Vector, as_vectors, common_lanes, splat
+from exporter.simd.lanes import F32, I8, I32, Vector, as_vectors, common_lanes, splat
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
