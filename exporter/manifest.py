@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def tool_versions() -> dict[str, str]:
 
 
 def source_entry(
-    checkpoint: Checkpoint, requested: str, options: dict[str, Any], hashes: dict[Path, str]
+    checkpoint: Checkpoint, requested: str, options: dict[str, Any], hashes: Mapping[Path, str] | None = None
 ) -> dict[str, Any]:
     """The manifest's ``source``: where the weights came from and the hash of every file read.
 
@@ -40,32 +41,59 @@ def source_entry(
         checkpoint: The opened checkpoint.
         requested: The MODEL argument as the user gave it.
         options: The options that change what is read (revision, max_seq_len, rope_scale_factor).
-        hashes: File -> SHA-256.
+        hashes: File -> SHA-256; left out of the entry while they are not known.
     """
     return {
         "model": requested,
         "format": checkpoint.format,
         "options": {k: v for k, v in options.items() if v is not None},
         "files": [
-            {"path": file.name, "bytes": file.stat().st_size, "sha256": hashes[file]} for file in checkpoint.files
+            {"path": file.name, "bytes": file.stat().st_size} | ({"sha256": hashes[file]} if hashes else {})
+            for file in checkpoint.files
         ],
     }
 
 
-def merge(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """Keep the artifacts of an earlier run that this run did not make again.
+def source_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, str] | None:
+    """What the two ``source`` entries say differently, or ``None`` if both name the same bytes.
 
-    A rejected artifact never displaces the entry of a good one: both files exist.
+    ``new`` may lack the hashes: then equal sizes are the same. Where the files lie does not matter.
     """
-    if old is None:
-        return new
+    for before, now in itertools.zip_longest(old["files"], new["files"]):
+        if before is None or now is None:
+            return f"{len(old['files'])} files", f"{len(new['files'])} files"
+        for key in now:
+            if before[key] != now[key]:
+                return tuple(f"{file['path']}, {key} {file[key]}" for file in (before, now))  # type: ignore[return-value]
+    if old["options"] != new["options"]:
+        return str(old["options"]), str(new["options"])
+    return None
 
-    def key(artifact: dict[str, Any]) -> tuple[Any, ...]:
+
+Key = tuple[str, str, bool]
+"""Target, quantization, rejected or not: a rejected artifact never displaces a good one, as both files exist."""
+
+
+def kept_artifacts(old: dict[str, Any], source: dict[str, Any], made: Collection[Key]) -> list[dict[str, Any]]:
+    """The artifacts of an earlier run that stay beside those made now.
+
+    Raises:
+        OutputError: If they come from another model: one manifest names one source.
+    """
+
+    def key(artifact: dict[str, Any]) -> Key:
         return artifact["target"], artifact["quant"], artifact["parity"]["verdict"] == "fail"
 
-    made = {key(a) for a in new["artifacts"]}
-    kept = [a for a in old["artifacts"] if key(a) not in made]
-    return {**new, "artifacts": sorted([*kept, *new["artifacts"]], key=lambda a: (a["target"], a["quant"]))}
+    kept = [artifact for artifact in old["artifacts"] if key(artifact) not in made]
+    difference = source_difference(old["source"], source) if kept else None
+    if difference:
+        raise OutputError(
+            f"the destination holds artifacts of another model, {old['model']['name']}",
+            expected=difference[0],
+            found=difference[1],
+            hint="choose another --out, or remove what is there",
+        )
+    return kept
 
 
 def dumps(manifest: dict[str, Any]) -> str:
@@ -90,7 +118,27 @@ def load(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise OutputError(f"{path} has another schema", expected=SCHEMA, found=found, hint="export again with --force")
+    if not _is_complete(manifest):
+        raise OutputError(f"{path} is incomplete", hint="export again into another folder")
     return manifest
+
+
+def _is_complete(manifest: dict[str, Any]) -> bool:
+    """Whether everything is there that commands look up."""
+    files = {"path", "bytes", "sha256"}
+    try:
+        source, model, artifacts = (manifest[key] for key in ("source", "model", "artifacts"))
+        parts = [
+            (source, {"model", "format", "options", "files"}),
+            (model, {"name", "license", "notes", "config"}),
+            *((file, files) for file in source["files"]),
+            *((a, {"target", "quant", "files", "bits_per_weight", "parity"}) for a in artifacts),
+            *((a["parity"], {"verdict"}) for a in artifacts),
+            *((file, files) for a in artifacts for file in a["files"]),
+        ]
+        return all(wanted <= part.keys() for part, wanted in parts) and all(a["files"] for a in artifacts)
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def file_entries(files: Sequence[Any]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +138,7 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     for note in source.checkpoint.notes:
         reporter.note(note)
     plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
-    _refuse_overwrite(request, plans)
+    _refuse_overwrite(request, source, plans)
     hashes = _Hashes(source.checkpoint.files)
     try:
         with staging(request.out) as stage:
@@ -150,11 +150,18 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     return results
 
 
-def _refuse_overwrite(request: Request, plans: Sequence[tuple[Target, str, Plan]]) -> None:
+def _refuse_overwrite(request: Request, source: Source, plans: Sequence[tuple[Target, str, Plan]]) -> None:
+    """Find out before the work what would stop it at the end."""
     for _, _, plan in plans:
         for file in plan.files:
             if (request.out / file.path).exists() and not request.force:
                 raise OutputError(f"{request.out / file.path} exists already", hint="pass --force to replace it")
+    entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict())
+    _kept(request.out, entry, {(target.name, quant, False) for target, quant, _ in plans})
+
+
+def _kept(out: Path, source_entry: dict[str, Any], made: Collection[manifest.Key]) -> list[dict[str, Any]]:
+    return manifest.kept_artifacts(manifest.load(out), source_entry, made) if (out / MANIFEST).exists() else []
 
 
 def _make_all(
@@ -231,9 +238,12 @@ def _describe(
         artifacts = {r.quant: [PlannedFile(f.path, f.nbytes) for f in r.files] for t, r in good if t is target}
         for path, text in target.side_files(source.subject(), artifacts).items():
             stage.write_text(path, text)
-    entry = {
+    source_entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes)
+    made = {(r.target, r.quant, r.verdict == "fail") for r in results}
+    entries = [*_kept(request.out, source_entry, made), *(artifact_entry(result) for result in results)]
+    document = {
         "schema": manifest.SCHEMA,
-        "source": manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes),
+        "source": source_entry,
         "model": {
             "name": source.checkpoint.info.name,
             "license": source.checkpoint.info.license,
@@ -244,12 +254,10 @@ def _describe(
             **manifest.tool_versions(),
             **{k: v for t, _, _ in plans for k, v in t.runtime_versions().items() if v},
         },
-        "artifacts": [artifact_entry(result) for result in results],
+        "artifacts": sorted(entries, key=lambda a: (a["target"], a["quant"])),
     }
-    old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
-    merged = manifest.merge(old, entry)
-    stage.write_text(MANIFEST, manifest.dumps(merged))
-    stage.write_text("README.md", card.render(merged))
+    stage.write_text(MANIFEST, manifest.dumps(document))
+    stage.write_text("README.md", card.render(document))
 
 
 def artifact_entry(result: Result) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter import manifest, parity, targets
 from exporter.artifact import sha256_file
-from exporter.errors import CheckpointError, OutputError
+from exporter.errors import CheckpointError, ExporterError, OutputError
 from exporter.pipeline import Prover, Reporter
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -44,7 +45,7 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
             _check_file(folder, file, reporter)
     for name in {artifact["target"] for artifact in artifacts}:
         targets.get(name).require_runtime()
-    source = _open(document["source"], model)
+    source = _open(document["source"], model, reporter)
     prover = Prover(source, reporter)
     results = []
     for artifact in artifacts:
@@ -70,20 +71,30 @@ def _check_file(folder: Path, entry: dict[str, Any], reporter: Reporter) -> None
         )
 
 
-def _open(entry: dict[str, Any], model: str | None) -> Source:
+def _open(entry: dict[str, Any], model: str | None, reporter: Reporter) -> Source:
     requested = model or entry["model"]
+    # A revision belongs to the hub id it was recorded with.
+    options = SourceOptions(**{k: v for k, v in entry["options"].items() if model is None or k != "revision"})
     try:
-        source = open_source(requested, SourceOptions(**entry["options"]))
-    except CheckpointError as error:
+        source = open_source(requested, options)
+    except ExporterError as error:
         if model is None:
-            error.hint = "the source is not where the manifest says; pass --model"
+            error.hint = "the source is not where or what the manifest says; pass --model"
         raise
-    for file, recorded in zip(source.checkpoint.files, entry["files"], strict=False):
-        if file.name != recorded["path"] or file.stat().st_size != recorded["bytes"]:
-            raise CheckpointError(
-                f"{requested} is not the source of these artifacts",
-                expected=f"{recorded['path']}, {recorded['bytes']} bytes",
-                found=f"{file.name}, {file.stat().st_size} bytes",
-                hint="pass the original model with --model",
-            )
+    _require_source(requested, entry, source)
+    reporter.stage(f"{requested}: hashing")
+    _require_source(requested, entry, source, {file: sha256_file(file) for file in source.checkpoint.files})
     return source
+
+
+def _require_source(
+    requested: str, entry: dict[str, Any], source: Source, hashes: Mapping[Path, str] | None = None
+) -> None:
+    found = manifest.source_entry(source.checkpoint, requested, entry["options"], hashes)
+    if difference := manifest.source_difference(entry, found):
+        raise CheckpointError(
+            f"{requested} is not the source of these artifacts",
+            expected=difference[0],
+            found=difference[1],
+            hint="pass the original model with --model",
+        )
