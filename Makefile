@@ -42,12 +42,12 @@ demo: $(INSTALLED)
 	$(PY) cli.py export $(DEMO_MODEL) --target gguf $(DEMO_QUANTS) --out $(DEMO) --force
 	$(PY) scripts/say.py $(DEMO)/gguf/SmolLM2-135M-Instruct-Q4_K_M.gguf "$(DEMO_QUESTION)"
 
-# The workers share the cores, so each computes on one.
+# Each worker computes on one core (tests/conftest.py).
 test: $(INSTALLED) oracle
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+	$(PY) -m pytest -n $(WORKERS)
 
 test-fast: $(INSTALLED) oracle
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) -m "not slow"
 
 # llama-quantize, whose files ours must equal byte for byte. Tests skip without it, except where CI=true.
 oracle:

@@ -40,10 +40,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         style = {"fail": "red", "pass": "green"}.get(row[-1])
         table.add_row(*row[:-1], f"[{style}]{row[-1]}[/]" if style else row[-1])
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=10_000)
-    console.print(table)
+    # A terminal wraps a long row; rich, told its width, would cut columns off, the verdict first.
+    Console(highlight=False, width=10_000).print(table)
 
 
 class StderrReporter:
