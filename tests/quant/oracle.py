@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -10,7 +11,9 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from exporter.quant import rounding
 from exporter.quant.schemes import Scheme
+from exporter.tensors import RowTensor
 
 Floats = npt.NDArray[np.float32]
 
@@ -59,3 +62,13 @@ def rows(max_magnitude: float = 1e4, columns: int = 64) -> st.SearchStrategy[Flo
 def _ordinary(seed: int, n_rows: int, columns: int, size: float) -> Floats:
     rng = np.random.default_rng(seed)
     return (size * rng.standard_normal((n_rows, columns)) / 4).astype(np.float32).clip(-size, size)
+
+
+def ones(weight: RowTensor) -> Floats:
+    """Every column equally important."""
+    return np.ones(weight.dims[1], np.float32)
+
+
+def uniform(method: str) -> Callable[[Floats, Scheme], tuple[Any, Any]]:
+    """A rounding method with every column equally important."""
+    return lambda x, scheme: rounding.get(method)(x, np.ones(x.shape[1], np.float32), scheme)

@@ -19,11 +19,12 @@ from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.quant import rounding
 from exporter.quant.apply import ApplyRecipe, apply_recipe, roles
 from exporter.quant.blocks import quantize_tensor
+from exporter.quant.energy import LazyImportance
 from exporter.quant.schemes import EMBEDDING, HEAD, INT4, INT8, LINEAR, NORM, PORTABLE_RECIPES, Recipe, Scheme
 from exporter.tensors import Array, RowTensor, from_array
 from tests.fixtures.models import TinySpec
 from tests.ir.graphs import graph, node, tensors, token_ids, weight_values
-from tests.quant.oracle import decode
+from tests.quant.oracle import decode, ones, uniform
 
 RECIPES = list(PORTABLE_RECIPES)
 UNTIED, TIED = TinySpec(), TinySpec(tied=True)
@@ -134,7 +135,8 @@ def test_the_method_is_a_parameter() -> None:
         model = apply_recipe(graph(), PORTABLE_RECIPES["int4"], {"int4": method})
         ints, scales, _ = quantized_parts(node(model, name).outputs[0])
         source = decoded(graph())[name]
-        expected = rounding.get(method)(source, INT4)
+        importance = LazyImportance(graph())(from_array(name, source))
+        expected = rounding.get(method)(source, importance, INT4)
         assert np.array_equal(ints.rows(0, 96), expected[0])
         assert np.array_equal(scales.rows(0, 96), expected[1])
 
@@ -178,7 +180,7 @@ class Counted:
 
 def test_integers_and_scales_of_the_same_rows_are_computed_once() -> None:
     source = Counted()
-    ints, scales = quantize_tensor(source.tensor(), INT4, rounding.get("nearest"))
+    ints, scales = quantize_tensor(source.tensor(), INT4, rounding.get("nearest"), ones)
     assert source.n_reads == 0, "lazily"
     for start in (0, 16, 32):
         ints.rows(start, start + 16)
@@ -188,8 +190,8 @@ def test_integers_and_scales_of_the_same_rows_are_computed_once() -> None:
 
 def test_threads_do_not_see_each_others_rows() -> None:
     source = Counted(n_rows=512)
-    ints, scales = quantize_tensor(source.tensor(), INT4, rounding.get("nearest"))
-    expected_ints, expected_scales = rounding.get("nearest")(source.array, INT4)
+    ints, scales = quantize_tensor(source.tensor(), INT4, rounding.get("nearest"), ones)
+    expected_ints, expected_scales = uniform("nearest")(source.array, INT4)
 
     def check(start: int) -> bool:
         stop = start + 8
@@ -234,7 +236,7 @@ def test_a_weight_beyond_the_largest_scale_is_refused_not_clipped(scheme: Scheme
     def rows(largest: float) -> Array:
         array = np.ones((2, 64), np.float32)
         array[1, 40] = largest
-        ints, _ = quantize_tensor(from_array("big", array), scheme, rounding.get(method))
+        ints, _ = quantize_tensor(from_array("big", array), scheme, rounding.get(method), ones)
         return ints.rows(0, 2)
 
     assert rows(0.99 * limit)[1, 40] == scheme.qmax

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.quant import rounding
 from exporter.quant.schemes import INT4, INT8, Scheme
-from tests.quant.oracle import FINEST, Floats, assert_portable, decode, largest_error, rows
+from tests.quant.oracle import FINEST, Floats, assert_portable, decode, largest_error, rows, uniform
 
 SCHEMES = st.sampled_from([INT4, INT8])
 METHODS = st.sampled_from(["nearest", "least-squares"])
@@ -17,13 +16,13 @@ METHODS = st.sampled_from(["nearest", "least-squares"])
 
 def squared_error(x: Floats, method: str, scheme: Scheme) -> np.ndarray:
     """Per group, in float64."""
-    error = decode(*rounding.get(method)(x, scheme), scheme.group_size) - x.astype(np.float64)
+    error = decode(*uniform(method)(x, scheme), scheme.group_size) - x.astype(np.float64)
     return (error**2).reshape(len(x), -1, scheme.group_size).sum(axis=-1)
 
 
 @given(rows(), SCHEMES, METHODS)
 def test_scales_are_portable_and_integers_in_range(x: Floats, scheme: Scheme, method: str) -> None:
-    ints, scales = rounding.get(method)(x, scheme)
+    ints, scales = uniform(method)(x, scheme)
     assert_portable(scales)
     assert ints.dtype == np.int8
     assert ints.shape == x.shape
@@ -33,14 +32,14 @@ def test_scales_are_portable_and_integers_in_range(x: Floats, scheme: Scheme, me
 
 @given(rows(), SCHEMES)
 def test_nearest_moves_no_weight_by_more_than_half_a_step(x: Floats, scheme: Scheme) -> None:
-    ints, scales = rounding.get("nearest")(x, scheme)
+    ints, scales = uniform("nearest")(x, scheme)
     error = np.abs(decode(ints, scales, scheme.group_size) - x.astype(np.float64))
     assert (error <= np.repeat(largest_error(scales, scheme), scheme.group_size, axis=1)).all()
 
 
 @given(rows(), SCHEMES)
 def test_nearest_spends_the_whole_range(x: Floats, scheme: Scheme) -> None:
-    ints, scales = rounding.get("nearest")(x, scheme)
+    ints, scales = uniform("nearest")(x, scheme)
     groups = ints.reshape(*scales.shape, scheme.group_size)
     used = (groups.max(axis=-1) == scheme.qmax) | (groups.min(axis=-1) == scheme.qmin)
     assert (used | (scales <= 64 * FINEST)).all(), "a finer scale would do"
@@ -63,7 +62,7 @@ def test_least_squares_clips_where_that_is_cheaper() -> None:
 @given(rows(), SCHEMES, METHODS, st.data())
 def test_rows_do_not_depend_on_their_neighbours(x: Floats, scheme: Scheme, method: str, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(x)))
-    quantize = rounding.get(method)
+    quantize = uniform(method)
     whole, parts = quantize(x, scheme), [quantize(piece, scheme) for piece in (x[:cut], x[cut:])]
     for together, *pieces in zip(whole, *parts, strict=True):
         assert np.array_equal(together, np.concatenate(pieces))
@@ -71,7 +70,7 @@ def test_rows_do_not_depend_on_their_neighbours(x: Floats, scheme: Scheme, metho
 
 @given(rows(columns=32), SCHEMES, METHODS)
 def test_groups_do_not_depend_on_their_neighbours(x: Floats, scheme: Scheme, method: str) -> None:
-    quantize = rounding.get(method)
+    quantize = uniform(method)
     (ints, scales), (wide_ints, wide_scales) = quantize(x, scheme), quantize(np.hstack([x, 1 - x]), scheme)
     assert np.array_equal(wide_ints[:, :32], ints)
     assert np.array_equal(wide_scales[:, :1], scales)
@@ -84,14 +83,14 @@ def test_weights_on_a_portable_grid_come_back_exactly(seed: int, scheme: Scheme,
     ints[:, ::32] = scheme.qmin  # the end of the range fixes the scale
     scales = (rng.integers(128, 256, (2, 2)) * 2.0**-14).astype(np.float32)
     x = decode(ints, scales, 32).astype(np.float32)
-    assert np.array_equal(decode(*rounding.get(method)(x, scheme), 32), x)
+    assert np.array_equal(decode(*uniform(method)(x, scheme), 32), x)
 
 
 @pytest.mark.parametrize("method", ["nearest", "least-squares"])
 @pytest.mark.parametrize("scheme", [INT4, INT8], ids=["int4", "int8"])
 @pytest.mark.parametrize("size", [0.0, -0.0, 1e-30, 1e-38])
 def test_a_group_of_nothing_becomes_zeros(size: float, scheme: Scheme, method: str) -> None:
-    ints, scales = rounding.get(method)(np.full((1, 32), size, np.float32), scheme)
+    ints, scales = uniform(method)(np.full((1, 32), size, np.float32), scheme)
     assert not ints.any()
     assert_portable(scales)
 
@@ -102,7 +101,7 @@ def test_a_group_of_nothing_becomes_zeros(size: float, scheme: Scheme, method: s
 def test_a_lonely_outlier_keeps_its_size(sign: int, scheme: Scheme, method: str) -> None:
     x = np.zeros((1, 32), np.float32)
     x[0, 5] = sign * 1e4
-    decoded = decode(*rounding.get(method)(x, scheme), 32)
+    decoded = decode(*uniform(method)(x, scheme), 32)
     assert decoded[0, 5] == pytest.approx(sign * 1e4, rel=2.0**-8)
     assert np.count_nonzero(decoded) == 1
 
@@ -110,5 +109,5 @@ def test_a_lonely_outlier_keeps_its_size(sign: int, scheme: Scheme, method: str)
 @given(rows(), SCHEMES, METHODS)
 def test_the_source_is_left_alone(x: Floats, scheme: Scheme, method: str) -> None:
     before = x.copy()
-    rounding.get(method)(x, scheme)
+    uniform(method)(x, scheme)
     assert np.array_equal(x, before)
