@@ -110,10 +110,13 @@ def test_a_graph_that_breaks_a_rule_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "graph.onnx", "miscounts the layers")
 
 
-def test_an_attribute_survives_to_the_bit(tmp_path: Path) -> None:
-    store.save(graph(TinySpec(norm_eps=1e-6)), tmp_path / "graph.onnx")
+def test_attributes_survive_to_the_bit(tmp_path: Path) -> None:
+    model = graph(TinySpec(norm_eps=1e-6))
+    store.save(model, tmp_path / "graph.onnx")
     loaded = store.load(tmp_path / "graph.onnx")
-    assert node(loaded, "norm").attributes["epsilon"].value == np.float32(1e-6)
+    for name, attribute in (("norm", "epsilon"), ("layers.0.attention", "scale")):
+        values = [node(m, name).attributes[attribute].value for m in (model, loaded)]
+        assert values[0] == values[1] == np.float32(values[0])
 
 
 def assert_refused(path: Path, message: str) -> None:
