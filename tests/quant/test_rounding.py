@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.quant import rounding
 from exporter.quant.schemes import INT4, INT8, Scheme
 from tests.quant.oracle import FINEST, Floats, assert_portable, decode, largest_error, rows, uniform
 
@@ -50,6 +51,17 @@ def test_least_squares_is_never_further_away_than_nearest(x: Floats, scheme: Sch
     nearest, best = (squared_error(x, method, scheme) for method in ("nearest", "least-squares"))
     # It compares sums of 32 float32 squares, each off by a few roundings.
     assert (best <= nearest * (1 + 1e-5)).all()
+
+
+@given(rows(), SCHEMES, st.integers(0, 2**32 - 1))
+def test_least_squares_minds_what_each_column_is_worth(x: Floats, scheme: Scheme, seed: int) -> None:
+    importance = np.exp(2 * np.random.default_rng(seed).standard_normal(x.shape[1])).astype(np.float32)
+
+    def error(method: str) -> np.ndarray:
+        difference = decode(*rounding.get(method)(x, importance, scheme), scheme.group_size) - x.astype(np.float64)
+        return (importance * difference**2).reshape(len(x), -1, scheme.group_size).sum(axis=-1)
+
+    assert (error("least-squares") <= error("nearest") * (1 + 1e-5)).all()
 
 
 def test_least_squares_clips_where_that_is_cheaper() -> None:
