@@ -44,6 +44,7 @@ class Staging:
     def __init__(self, out: Path, path: Path) -> None:
         self.out = out
         self.path = path
+        self._superseded: list[str] = []
 
     def write_text(self, relative: str, text: str) -> None:
         path = self.path / relative
@@ -62,19 +63,28 @@ class Staging:
         (self.path / relative).replace(destination)
         return self.out / REJECTED / destination.name
 
+    def supersede(self, relative: str) -> None:
+        """A file of the destination to remove once everything staged has appeared there."""
+        self._superseded.append(relative)
+
     def commit(self) -> None:
         """Make everything staged appear at the destination."""
         for relative in self.files():
             with (self.path / relative).open("rb") as file:
                 os.fsync(file.fileno())
-        (self.path / _LOCK).unlink()
+        # The lock stays until the last rename: without it another run would clear what is staged.
         if not self.out.exists():
             self.path.rename(self.out)
+            (self.out / _LOCK).unlink()
             return
         for relative in self.files():
             destination = self.out / relative
             destination.parent.mkdir(parents=True, exist_ok=True)
             (self.path / relative).replace(destination)
+        for old in self._superseded:
+            (self.out / old).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty yet
+                (self.out / old).parent.rmdir()
 
 
 def _staging_path(out: Path) -> Path:
@@ -87,6 +97,7 @@ def _os_error(out: Path, error: OSError) -> OutputError:
         errno.ENOSPC: "free some disk space; --dry-run tells how much is needed",
         errno.EDQUOT: "the disk quota is used up; --dry-run tells how much is needed",
         errno.EACCES: "choose a folder you may write to",
+        errno.EFBIG: "the file system or a limit (ulimit -f) forbids files this large; try --split-max-size",
         errno.EROFS: "choose a folder on a writable file system",
         errno.ENOTDIR: "a part of the path is a file",
     }
@@ -106,6 +117,7 @@ def staging(out: Path) -> Iterator[Staging]:
     if out.exists() and not out.is_dir():
         raise OutputError(f"--out {out} is a file", expected="a folder", hint="choose another --out")
     path = _staging_path(out)
+    missing = [folder for folder in out.parents if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with (path / _LOCK).open("w") as lock:
@@ -121,6 +133,9 @@ def staging(out: Path) -> Iterator[Staging]:
             finally:
                 if path.exists():
                     shutil.rmtree(path, ignore_errors=True)
+                    for folder in missing:
+                        with contextlib.suppress(OSError):  # somebody else has put something there
+                            folder.rmdir()
     except ExporterError:
         raise
     except OSError as error:

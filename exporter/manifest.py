@@ -6,7 +6,7 @@ import importlib.metadata
 import itertools
 import json
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,28 @@ def source_difference(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, st
 
 
 Key = tuple[str, str, bool]
-"""Target, quantization, rejected or not: a rejected artifact never displaces a good one, as both files exist."""
+"""Target, quantization, rejected or not."""
+
+
+def key(artifact: dict[str, Any]) -> Key:
+    return artifact["target"], artifact["quant"], artifact["parity"]["verdict"] == "fail"
+
+
+def paths(artifacts: Iterable[dict[str, Any]]) -> set[str]:
+    """Every file of some artifacts, relative to the destination."""
+    return {file["path"] for artifact in artifacts for file in artifact["files"]}
 
 
 def kept_artifacts(old: dict[str, Any], source: dict[str, Any], made: Collection[Key]) -> list[dict[str, Any]]:
     """The artifacts of an earlier run that stay beside those made now.
 
+    A rejected artifact never displaces a good one, as both files exist; a good one ends a rejection.
+
     Raises:
         OutputError: If they come from another model: one manifest names one source.
     """
 
-    def key(artifact: dict[str, Any]) -> Key:
-        return artifact["target"], artifact["quant"], artifact["parity"]["verdict"] == "fail"
-
-    kept = [artifact for artifact in old["artifacts"] if key(artifact) not in made]
+    kept = [a for a in old["artifacts"] if key(a) not in made and (*key(a)[:2], False) not in made]
     difference = source_difference(old["source"], source) if kept else None
     if difference:
         raise OutputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,12 +156,18 @@ def _refuse_overwrite(request: Request, source: Source, plans: Sequence[tuple[Ta
         for file in plan.files:
             if (request.out / file.path).exists() and not request.force:
                 raise OutputError(f"{request.out / file.path} exists already", hint="pass --force to replace it")
-    entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict())
-    _kept(request.out, entry, {(target.name, quant, False) for target, quant, _ in plans})
-
-
-def _kept(out: Path, source_entry: dict[str, Any], made: Collection[manifest.Key]) -> list[dict[str, Any]]:
-    return manifest.kept_artifacts(manifest.load(out), source_entry, made) if (out / MANIFEST).exists() else []
+    if (request.out / MANIFEST).exists():
+        old = manifest.load(request.out)
+        entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict())
+        made = {(target.name, quant, False) for target, quant, _ in plans}
+        manifest.kept_artifacts(old, entry, made)
+        for artifact in old["artifacts"]:
+            if manifest.key(artifact) in made and not request.force:
+                raise OutputError(
+                    f"{request.out} holds a {artifact['target']} {artifact['quant']} already",
+                    found=artifact["files"][0]["path"],
+                    hint="pass --force to replace it",
+                )
 
 
 def _make_all(
@@ -239,8 +245,12 @@ def _describe(
         for path, text in target.side_files(source.subject(), artifacts).items():
             stage.write_text(path, text)
     source_entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes)
-    made = {(r.target, r.quant, r.verdict == "fail") for r in results}
-    entries = [*_kept(request.out, source_entry, made), *(artifact_entry(result) for result in results)]
+    entries = [artifact_entry(result) for result in results]
+    if (request.out / MANIFEST).exists():
+        old = manifest.load(request.out)
+        entries += manifest.kept_artifacts(old, source_entry, {manifest.key(entry) for entry in entries})
+        for path in manifest.paths(old["artifacts"]) - manifest.paths(entries):
+            stage.supersede(path)
     document = {
         "schema": manifest.SCHEMA,
         "source": source_entry,

@@ -14,6 +14,14 @@ from typing import Any
 from click.testing import CliRunner
 
 from exporter.cli import main
+from tests.fixtures.models import (
+    META_SPEC,
+    TinySpec,
+    huggingface_name,
+    huggingface_weights,
+    write_huggingface,
+    write_safetensors,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGING = ".staging"
@@ -106,3 +114,12 @@ def metadata(path: Path) -> dict[str, Any]:
     from gguf import GGUFReader
 
     return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+
+
+def write_poked(path: Path, name: str, at: tuple[int, ...], value: float, spec: TinySpec = META_SPEC) -> Path:
+    """A Hugging Face folder in which one weight, by its canonical name, has another value."""
+    write_huggingface(path, spec)
+    found = huggingface_weights(spec)
+    found[huggingface_name(name)][at] = value
+    write_safetensors(path / "model.safetensors", found)
+    return path
