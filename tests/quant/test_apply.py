@@ -188,6 +188,17 @@ def test_integers_and_scales_of_the_same_rows_are_computed_once() -> None:
     assert source.n_reads == 3
 
 
+def test_each_thread_remembers_its_own_rows() -> None:
+    source = Counted()
+    ints, scales = quantize_tensor(source.tensor(), INT4, rounding.get("nearest"), ones)
+    ints.rows(0, 16)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(ints.rows, 16, 32).result()
+        scales.rows(0, 16)
+        other.submit(scales.rows, 16, 32).result()
+    assert source.n_reads == 2
+
+
 def test_threads_do_not_see_each_others_rows() -> None:
     source = Counted(n_rows=512)
     ints, scales = quantize_tensor(source.tensor(), INT4, rounding.get("nearest"), ones)
