@@ -19,6 +19,10 @@ Importance = Callable[[RowTensor], npt.NDArray[np.float32]]
 """Weight -> importance of its columns, float32 ``[in]``; called when the first rows are read."""
 
 
+_last = threading.local()
+"""Each thread's last result, of whichever tensor: one memory per tensor would keep a chunk of every tensor alive."""
+
+
 class _SharedRows:
     """Quantizes rows when asked; remembers each thread's last request.
 
@@ -31,14 +35,14 @@ class _SharedRows:
         self._scheme = scheme
         self._rounding = rounding
         self._importance = importance
-        self._memo = threading.local()
 
     def blocks(self, start: int, stop: int) -> Blocks:
-        if getattr(self._memo, "key", None) != (start, stop):
-            value = self._rounding(self._source.rows_f32(start, stop), self._importance(self._source), self._scheme)
+        if getattr(_last, "key", None) != (self, start, stop):
+            rows, importance = self._source.rows_f32(start, stop), self._importance(self._source)
+            value = self._rounding(rows, importance, self._scheme)
             self._refuse_clipped(value[1])
-            self._memo.value, self._memo.key = value, (start, stop)
-        known: Blocks = self._memo.value
+            _last.key, _last.value = (self, start, stop), value
+        known: Blocks = _last.value
         return known
 
     def _refuse_clipped(self, scales: npt.NDArray[np.float32]) -> None:
