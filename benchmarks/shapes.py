@@ -36,10 +36,8 @@ _BLOCK = 1 << 22
 
 
 def hf_config(config: ModelConfig) -> dict[str, Any]:
-    """``config.json`` of a ``LlamaForCausalLM``."""
-    scaling = config.rope_scaling
-    assert scaling is not None
-    return {
+    """``config.json`` of a ``LlamaForCausalLM``; the only scaling it knows is llama3's."""
+    document = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": config.dim,
@@ -51,17 +49,19 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": {
+        "max_position_embeddings": config.max_seq_len,
+        "tie_word_embeddings": config.tied_embeddings,
+    }
+    scaling = config.rope_scaling
+    if scaling is not None:
+        document["rope_scaling"] = {
             "rope_type": "llama3",
             "factor": scaling.factor,
             "low_freq_factor": scaling.low_freq_factor,
             "high_freq_factor": scaling.high_freq_factor,
             "original_max_position_embeddings": scaling.original_max_seq_len,
-        },
-        "max_position_embeddings": config.max_seq_len,
-        "tie_word_embeddings": config.tied_embeddings,
-        "torch_dtype": "bfloat16",
-    }
+        }
+    return document
 
 
 def _random_block() -> np.ndarray[Any, Any]:

@@ -85,7 +85,8 @@ def test_a_checked_tensor_is_otherwise_the_same() -> None:
     tensor = RowTensor("x", ir.DataType.FLOAT16, (3, 4), lambda a, b: array[a:b], encoded=blocks)
     checked = require_finite(tensor)
     assert (checked.name, checked.dtype, checked.dims) == ("x", ir.DataType.FLOAT16, (3, 4))
-    assert checked.encoded is blocks
+    assert checked.encoded is not None
+    assert (checked.encoded.type_name, checked.encoded.row_nbytes) == (blocks.type_name, blocks.row_nbytes)
     assert checked.tobytes() == tensor.tobytes()
 
 
@@ -102,3 +103,14 @@ def test_no_way_of_reading_escapes_the_check(consumer: str) -> None:
     }
     with pytest.raises(CheckpointError):
         reads[consumer]()
+
+
+def test_blocks_are_copied_only_where_what_they_decode_to_is_finite() -> None:
+    decoded = np.zeros((4, 32), np.float32)
+    decoded[2, 5] = np.nan
+    blocks = EncodedRows("Q8_0", 34, lambda a, b: np.zeros((b - a, 34), np.uint8))
+    tensor = require_finite(RowTensor("w", ir.DataType.FLOAT, (4, 32), lambda a, b: decoded[a:b], encoded=blocks))
+    assert tensor.encoded is not None
+    assert tensor.encoded.read(0, 2).shape == (2, 34)
+    with pytest.raises(CheckpointError, match="w holds a value that is not finite"):
+        tensor.encoded.read(2, 4)

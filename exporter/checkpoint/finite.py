@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import CheckpointError
-from exporter.tensors import Array, ReadRows, RowTensor
+from exporter.tensors import Array, EncodedRows, ReadRows, RowTensor
 
 # Bit patterns of +infinity and the integer types of the same width (IEEE 754-2019). NaNs lie above infinity.
 _INFINITY: dict[ir.DataType, tuple[Any, Any, int]] = {
@@ -58,4 +58,14 @@ def require_finite(tensor: RowTensor) -> RowTensor:
 
         return rows
 
-    return RowTensor(str(tensor.name), tensor.dtype, tensor.dims, checked(tensor.read), encoded=tensor.encoded)
+    rows = checked(tensor.read)
+    encoded = tensor.encoded
+    if encoded is not None:
+        stored = encoded
+
+        def blocks(start: int, stop: int) -> Array:
+            rows(start, stop)  # a block is finite if what it decodes to is
+            return stored.read(start, stop)
+
+        encoded = EncodedRows(stored.type_name, stored.row_nbytes, blocks)
+    return RowTensor(str(tensor.name), tensor.dtype, tensor.dims, rows, encoded=encoded)

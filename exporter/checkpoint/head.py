@@ -10,14 +10,14 @@ from exporter.checkpoint.base import Checkpoint
 from exporter.names import EMBEDDING, HEAD
 from exporter.tensors import RowTensor, contiguous_bytes
 
-_COMPARED_BYTES = 1 << 20
+_COMPARED_WEIGHTS = 1 << 19
 
 
 def resolve_tied_head(checkpoint: Checkpoint) -> Checkpoint:
     """Settle ``tied_embeddings`` where opening could not; the only question to a checkpoint that reads weights.
 
     Compares ``output.weight`` with ``tok_embeddings.weight`` bit for bit and stops at the first difference, so that
-    an untied head costs a megabyte of reading and a tied one both tensors.
+    an untied head costs a megabyte or two of reading and a tied one both tensors.
 
     Returns:
         The checkpoint with ``tied_embeddings`` true and without ``output.weight``, or false and with it. A checkpoint
@@ -36,5 +36,5 @@ def resolve_tied_head(checkpoint: Checkpoint) -> Checkpoint:
 def _same_bits(a: RowTensor, b: RowTensor) -> bool:
     return a.dtype == b.dtype and all(
         np.array_equal(np.asarray(contiguous_bytes(a.rows(*r))), np.asarray(contiguous_bytes(b.rows(*r))))
-        for r in a.row_ranges(_COMPARED_BYTES)
+        for r in a.row_ranges(_COMPARED_WEIGHTS)
     )

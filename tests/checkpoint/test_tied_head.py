@@ -58,7 +58,7 @@ def test_nothing_but_the_two_is_read_and_an_answer_stays(tmp_path: Path) -> None
 
 
 def test_the_first_difference_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.checkpoint.head._COMPARED_BYTES", 16 * 2 * META_SPEC.dim)
+    monkeypatch.setattr("exporter.checkpoint.head._COMPARED_WEIGHTS", 16 * META_SPEC.dim)
     checkpoint, log = with_log(open_checkpoint(write_meta(tmp_path, META_SPEC)))
     assert resolve_tied_head(checkpoint).config.tied_embeddings is False
     assert log == [16, 16]

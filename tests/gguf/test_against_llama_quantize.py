@@ -57,6 +57,6 @@ def test_native_types_of_a_tiny_model_equal_llama_quantize(spec: TinySpec, quant
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", NATIVE)
+@pytest.mark.parametrize("quant", ["q4_k_m", "q8_0"])
 def test_native_types_of_the_demo_model_equal_llama_quantize(quant: str, tmp_path: Path) -> None:
     compare(smollm2_gguf(), quant, tmp_path)

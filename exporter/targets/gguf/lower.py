@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
-from exporter.errors import TargetError
+from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import build, config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized
@@ -26,6 +26,9 @@ ROPE_FREQS = "rope_freqs.weight"
 
 ROPE_INV_FREQ = "rope.inv_freq"
 """The graph's initializer of rotary frequencies, which a GGUF expresses as metadata and ``rope_freqs.weight``."""
+
+
+_HINT = "llama.cpp computes one network, the same in every layer: rewrite the graph into it"
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,15 @@ def lower(model: ir.Model) -> list[LoweredTensor]:
     verify(model)
     config = config_of(model)
     parameters = _parameters(model)
-    canonical = build(config, float_weights(model))
+    try:
+        canonical = build(config, float_weights(model))
+    except ExporterError as error:
+        raise TargetError(
+            "llama.cpp has no place for the weights of this graph", found=error.message, hint=_HINT
+        ) from error
     for found, expected in itertools.zip_longest(_signature(model), _signature(canonical)):
         if found != expected:
-            raise TargetError(
-                "llama.cpp cannot compute this graph", expected=expected, found=found, hint="export it to onnx instead"
-            )
+            raise TargetError("llama.cpp cannot compute this graph", expected=expected, found=found, hint=_HINT)
     gguf_names = name_map("canonical", "gguf", config.n_layers)
     tensors = [
         LoweredTensor(gguf, name, parameters[name], float_rows(parameters[name]).dims)
