@@ -1,0 +1,53 @@
+"""What the documents say in numbers and names is what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter import targets
+from exporter.manifest import SCHEMA
+from exporter.targets.gguf.capabilities import QUANTS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rows(document: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its two head lines."""
+    section = document.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    table = re.findall(r"^\|(.+)\|$", section, re.MULTILINE)[2:]
+    return [[cell.strip().strip("`") for cell in row.split("|")] for row in table]
+
+
+def number(cell: str) -> float | None:
+    """``2^-10``, ``1e-3`` or ``-`` for none."""
+    return None if cell == "-" else 2.0 ** int(cell[2:]) if cell.startswith("2^") else float(cell)
+
+
+def test_the_gates_are_those_in_force() -> None:
+    documented = {name: tuple(map(number, gates)) for name, *gates in rows(ROOT / "docs/parity.md", "The gates")}
+    assert documented == {q.name: (q.max_kl, q.max_abs, q.max_rounding) for q in QUANTS.values()}
+
+
+def test_the_readme_knows_every_quantization() -> None:
+    documented = {name: kind == "portable" for name, kind, *_ in rows(ROOT / "README.md", "Quantizations")}
+    known = {q.name: q.portable for name in targets.REGISTRY for q in targets.get(name).quants.values()}
+    assert documented == known
+
+
+def test_the_manifest_is_documented_in_this_schema() -> None:
+    schema = next(row for row in rows(ROOT / "docs/manifest.md", "Fields") if row[0] == "schema")
+    assert schema[2].startswith(f"{SCHEMA}.")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_into_the_repository_leads_somewhere(document: Path) -> None:
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text()):
+        linked = document.parent / link if link else document
+        assert linked.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
