@@ -16,27 +16,13 @@ from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.targets.gguf import encode, types
 from exporter.targets.gguf.lower import LoweredTensor
 from exporter.targets.gguf.streams import EncodedTensor
-from exporter.tensors import Array, EncodedRows, RowTensor
+from exporter.tensors import Array, RowTensor
 
 _FLOAT_TYPES = {ir.DataType.FLOAT: "F32", ir.DataType.FLOAT16: "F16", ir.DataType.BFLOAT16: "BF16"}
 _BLOCK_TYPES = {ir.DataType.INT4: "Q4_0", ir.DataType.INT8: "Q8_0"}
 """Portable integers, group 32, are these formats' blocks: only the packing differs."""
 
 _PACK: dict[str, Callable[[Array, Array], Array]] = {"Q4_0": encode.pack_q4_0, "Q8_0": encode.pack_q8_0}
-
-FLOAT16_WORDS = {
-    "Q4_0": slice(1),
-    "Q4_1": slice(2),
-    "Q5_0": slice(1),
-    "Q5_1": slice(2),
-    "Q8_0": slice(1),
-    "Q4_K": slice(2),
-    "Q5_K": slice(2),
-    "Q6_K": slice(104, 105),
-}
-"""ggml type -> which of a block's 16-bit words are its float16 scale and minimum (ggml ``ggml-common.h``)."""
-
-_FLOAT16_INFINITY = np.uint16(0x7C00)
 
 
 def graph_types(tensors: list[LoweredTensor]) -> dict[str, str]:
@@ -65,7 +51,7 @@ def encoded_tensor(tensor: LoweredTensor, type_name: str) -> EncodedTensor:
     """Decide how one tensor's bytes are made."""
     rows = float_rows(tensor.weight)
     if rows.encoded is not None and rows.encoded.type_name == type_name:
-        return _stream(tensor, type_name, rows, _copied(rows, rows.encoded))
+        return _stream(tensor, type_name, rows, rows.encoded.read)
     if not is_quantized(tensor.weight) and _FLOAT_TYPES[rows.dtype] == type_name:
         return _stream(tensor, type_name, rows, rows.rows)
     if is_quantized(tensor.weight):
@@ -74,21 +60,6 @@ def encoded_tensor(tensor: LoweredTensor, type_name: str) -> EncodedTensor:
         return _stream(tensor, type_name, ints, lambda a, b: pack(ints.rows(a, b), scales.rows_f32(a, b)))
 
     return _stream(tensor, type_name, rows, lambda a, b: encode.encode_rows(rows.rows(a, b), type_name))
-
-
-def _copied(rows: RowTensor, encoded: EncodedRows) -> Callable[[int, int], Array]:
-    """The source's own blocks; those whose scale is not finite are decoded, which names the weight and refuses it."""
-    words = FLOAT16_WORDS[encoded.type_name]
-    size = encode.row_nbytes(encoded.type_name, encode.block_size(encoded.type_name))
-
-    def read(start: int, stop: int) -> Array:
-        blocks = encoded.read(start, stop)
-        scales = blocks.reshape(-1, size // 2, 2)[:, words].view(np.uint16)
-        if ((scales & _FLOAT16_INFINITY) == _FLOAT16_INFINITY).any():
-            rows.rows(start, stop)
-        return blocks
-
-    return read
 
 
 def _stream(
