@@ -308,7 +308,7 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
             (q.name, "every target" if q.portable else target.name, q.summary + _default_mark(target, q.name))
             for q in target.quants.values()
         ]
-        print_table(("quant", "works on", "meaning"), quants)
+        print_table(("quant", "works on", "meaning"), quants, text_columns=3)
 
 
 def _default_mark(target: Any, quant: str) -> str:

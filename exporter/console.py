@@ -27,7 +27,7 @@ def emit_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
     """A table on stdout, as wide as its content; a narrow terminal folds all but file names and verdicts."""
     from rich import box
     from rich.console import Console
@@ -36,7 +36,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         whole = index in (0, len(columns) - 1)
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=whole, overflow="fold")
+        table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=whole, overflow="fold")
     for row in rows:
         style = {"fail": "red", "pass": "green"}.get(row[-1])
         table.add_row(*row[:-1], f"[{style}]{row[-1]}[/]" if style else row[-1])

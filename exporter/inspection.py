@@ -11,7 +11,7 @@ from typing import Any
 from exporter import manifest
 from exporter.artifact import MANIFEST
 from exporter.console import size_text
-from exporter.ir.printer import lines
+from exporter.ir.printer import dtype_text, lines
 from exporter.source import SourceOptions, open_source
 from exporter.tensors import RowTensor
 
@@ -130,7 +130,7 @@ class ArtifactReport:
 
 def _row(tensor: RowTensor) -> TensorRow:
     encoded = tensor.encoded
-    kind = encoded.type_name if encoded else tensor.dtype.name
+    kind = encoded.type_name if encoded else dtype_text(tensor.dtype)
     nbytes = encoded.row_nbytes * tensor.n_rows if encoded else tensor.nbytes
     return TensorRow(str(tensor.name), kind, tensor.dims, nbytes)
 

@@ -10,11 +10,15 @@ import onnx_ir as ir
 _DTYPES = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16", "INT64": "i64", "INT8": "i8", "INT4": "i4"}
 
 
+def dtype_text(dtype: ir.DataType | None) -> str:
+    """Short name of an element type, e.g. ``bf16``."""
+    return "?" if dtype is None else _DTYPES.get(dtype.name, dtype.name.lower())
+
+
 def type_text(value: ir.Value) -> str:
     """Type and shape of a value, e.g. ``bf16[576, 576]``."""
     shape = ", ".join(str(d) for d in value.shape) if value.shape is not None else "?"
-    name = "?" if value.dtype is None else value.dtype.name
-    return f"{_DTYPES.get(name, name.lower())}[{shape}]"
+    return f"{dtype_text(value.dtype)}[{shape}]"
 
 
 def _operand(value: ir.Value | None) -> str:
