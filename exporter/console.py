@@ -28,15 +28,14 @@ def emit_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
-    """A table on stdout, as wide as its content; a narrow terminal folds all but file names and verdicts."""
+    """A table on stdout, as wide as its content: file names must survive a copy and paste."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        whole = index in (0, len(columns) - 1)
-        table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=whole, overflow="fold")
+        table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=True)
     for row in rows:
         style = {"fail": "red", "pass": "green"}.get(row[-1])
         table.add_row(*row[:-1], f"[{style}]{row[-1]}[/]" if style else row[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -177,23 +178,29 @@ def _make_all(
     stage: Staging,
     reporter: Reporter,
 ) -> Iterator[Result]:
+    # All are written before the first is checked: the reference's memory is no cost of writing.
+    written = [_write(target, quant, plan, stage, reporter) for target, quant, plan in plans]
     prover = Prover(source, reporter) if request.check else None
-    for target, quant, plan in plans:
-        total = sum(file.nbytes for file in plan.files)
-        advance = reporter.stage(f"{target.name} {quant}: writing", total)
-        begin = time.perf_counter()
-        with PeakMemory() as memory:
-            files = plan.write(stage.path, advance)
-        seconds = time.perf_counter() - begin
-        proof = None
-        if prover is not None:
-            reporter.stage(f"{target.name} {quant}: checking in the runtime")
-            proof = prover.prove(target, quant, plan, [stage.path / file.path for file in files])
-            if proof.verdict == "fail":
-                files = [
-                    WrittenFile(str(stage.reject(f.path).relative_to(request.out)), f.nbytes, f.sha256) for f in files
-                ]
-        yield Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, proof)
+    for (target, quant, plan), result in zip(plans, written, strict=True):
+        if prover is None:
+            yield result
+            continue
+        reporter.stage(f"{target.name} {quant}: checking in the runtime")
+        proof = prover.prove(target, quant, plan, [stage.path / file.path for file in result.files])
+        files = result.files
+        if proof.verdict == "fail":
+            files = [dataclasses.replace(f, path=str(stage.reject(f.path).relative_to(request.out))) for f in files]
+        yield dataclasses.replace(result, files=files, parity=proof)
+
+
+def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Reporter) -> Result:
+    """Stage one artifact; what it cost is measured here."""
+    advance = reporter.stage(f"{target.name} {quant}: writing", sum(file.nbytes for file in plan.files))
+    begin = time.perf_counter()
+    with PeakMemory() as memory:
+        files = plan.write(stage.path, advance)
+    seconds = time.perf_counter() - begin
+    return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, parity=None)
 
 
 class Prover:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,23 @@ def warm_llama() -> Iterator[WarmLlama]:
     warm.close()
 
 
-@pytest.fixture(autouse=True)
-def quick(warm_llama: WarmLlama, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def quickly(warm_llama: WarmLlama) -> Iterator[None]:
     """llama.cpp without its start-up time, and one thread for matrices that gain nothing from more."""
 
     def ask(llama: runtime.LlamaCpp, request: str, **arguments: Any) -> dict[str, Any]:
         return warm_llama.ask(llama, request, **arguments)
 
-    monkeypatch.setattr(runtime.LlamaCpp, "_ask", ask)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime.LlamaCpp, "_ask", ask)
+        yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def quick(warm_llama: WarmLlama) -> Iterator[None]:
+    """Commands that run in the tests' own process, run quickly."""
+    with quickly(warm_llama):
+        yield
