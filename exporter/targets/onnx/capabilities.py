@@ -1,0 +1,66 @@
+"""What the ONNX target can do: its quantization names, the file each one makes, and how closely it must agree.
+
+File names are Transformers.js' (``DEFAULT_DTYPE_SUFFIX_MAPPING`` in its ``utils/dtypes.js``), which picks a file by
+the ``dtype`` that a page asks for. Several names of ours may mean one file: ``int4`` names the portable integers on
+every target, ``q4`` is what Transformers.js calls the file that carries them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from exporter.targets.base import Quant
+
+
+@dataclass(frozen=True)
+class OnnxQuant(Quant):
+    """A capability row of this target.
+
+    Attributes:
+        dtype: Transformers.js' name of the variant, what a page passes as ``dtype``.
+        suffix: What its file name has between ``model`` and ``.onnx``.
+        recipe: The portable recipe (``exporter/quant/schemes.py``) that its weights follow.
+        activations: Element type of matrix products, attention and its cache. The residual stream and the norms are
+            float32 everywhere: the largest activations of a Llama live there, and float16 ends at 65504.
+    """
+
+    dtype: str = "fp32"
+    suffix: str = ""
+    recipe: str = "f32"
+    activations: ir.DataType = ir.DataType.FLOAT
+
+
+_HALF = ir.DataType.FLOAT16
+
+QUANTS: dict[str, OnnxQuant] = {
+    quant.name: quant
+    for quant in (
+        OnnxQuant("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
+        OnnxQuant(
+            "f16", "float16 matrices and cache, float32 norms and residuals", True, 1e-4, 2**-10,
+            dtype="fp16", suffix="_fp16", recipe="f16", activations=_HALF,
+        ),
+        OnnxQuant(
+            "int8", "portable 8-bit integers, group 32, weights only", True, 1e-2, 0.025,
+            dtype="int8", suffix="_int8", recipe="int8",
+        ),
+        OnnxQuant(
+            "int4", "portable 4-bit integers, group 32; embedding and head int8", True, 1e-2, 0.4,
+            dtype="q4", suffix="_q4", recipe="int4",
+        ),
+        OnnxQuant(
+            "q4", "Transformers.js' name of int4", False, 1e-2, 0.4,
+            dtype="q4", suffix="_q4", recipe="int4",
+        ),
+        OnnxQuant(
+            "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
+            dtype="q4f16", suffix="_q4f16", recipe="int4", activations=_HALF,
+        ),
+        OnnxQuant(
+            "fp16", "Transformers.js' name of f16", False, 1e-4, 2**-10,
+            dtype="fp16", suffix="_fp16", recipe="f16", activations=_HALF,
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,149 @@
+"""One variant, decided: its graph, where its weights lie, and the exact size of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from exporter.errors import ExporterError
+from exporter.ir.build import config_of
+from exporter.quant.apply import apply_recipe
+from exporter.quant.schemes import PORTABLE_RECIPES
+from exporter.resources import anonymous_bytes
+from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.onnx import layout, repository
+from exporter.targets.onnx.capabilities import QUANTS, OnnxQuant
+from exporter.targets.onnx.lower import Lowered, lower
+from exporter.tensors import CHUNK_WEIGHTS, RowTensor
+
+_KERNEL_BYTES = 40 << 20
+"""Anonymous memory of numba and the compiled kernels (measured for the GGUF target: 36 MiB)."""
+_BYTES_PER_WEIGHT = 32
+"""Anonymous bytes per weight of a chunk in flight while integers are chosen (measured for the GGUF target)."""
+
+
+class Variant:
+    """A graph as one capability row lowers it, laid out in files.
+
+    Attributes:
+        quant: The capability row.
+        model: The graph after the row's recipe.
+        name: File name of the model.
+        lowered: The ONNX graph and its weights.
+        placed: Where each weight lies.
+    """
+
+    def __init__(self, source: ir.Model, quant: OnnxQuant) -> None:
+        self.quant = quant
+        self.model = apply_recipe(source.clone(), PORTABLE_RECIPES[quant.recipe])
+        self.name = f"model{quant.suffix}.onnx"
+        self.lowered: Lowered = lower(self.model, quant.activations)
+        self.placed = layout.place(self.lowered.weights, layout.MAX_FILE_BYTES)
+
+    @property
+    def data_files(self) -> list[PlannedFile]:
+        return layout.data_files(self.placed, f"{repository.MODELS}/{self.name}")
+
+    def serialized(self) -> bytes:
+        """The model file, with every weight pointing into a data file."""
+        initializers = self.lowered.model.graph.initializers
+        for at in self.placed:
+            for blob, offset in zip(at.weight.blobs, at.offsets, strict=True):
+                initializers[blob.name].const_value = ir.ExternalTensor(
+                    layout.data_name(self.name, at.file), offset, blob.nbytes, blob.dtype,
+                    shape=ir.Shape(blob.shape), name=blob.name,
+                )  # fmt: skip
+        proto = ir.to_proto(self.lowered.model)
+        data: bytes = proto.SerializeToString(deterministic=True)
+        return data
+
+
+def data_file_counts(source: ir.Model) -> dict[str, int]:
+    """Model file name -> number of data files, of every variant that the model can have.
+
+    All of them, exported or not: the repository's ``config.json`` then is the same whatever is added to the folder.
+    """
+    counts: dict[str, int] = {}
+    for quant in {row.suffix: row for row in QUANTS.values()}.values():
+        try:
+            variant = Variant(source, quant)
+        except ExporterError:
+            continue  # asked for, it is refused with this error
+        counts[variant.name] = len(variant.data_files)
+    return counts
+
+
+class OnnxPlan:
+    """See :class:`exporter.targets.base.Plan`.
+
+    Args:
+        subject: Unquantized graph, tokenizer, facts.
+        quant: The capability row.
+        options: Worker threads.
+
+    Raises:
+        GraphError, TargetError: If the row cannot hold this model.
+    """
+
+    def __init__(self, subject: Subject, quant: OnnxQuant, options: Options) -> None:
+        self._subject = subject
+        self._options = options
+        self._variant = Variant(subject.model, quant)
+        # Refused now rather than after the work.
+        repository.model_config(config_of(subject.model), subject.tokenizer)
+
+    @property
+    def model(self) -> ir.Model:
+        return self._variant.model
+
+    @cached_property
+    def files(self) -> Sequence[PlannedFile]:
+        return [PlannedFile(self._path, len(self._bytes)), *self._variant.data_files]
+
+    @property
+    def weight_bytes(self) -> int:
+        weights = self._variant.lowered.weights
+        return sum(w.nbytes for w in weights if not w.blobs[0].name.endswith("_cache"))
+
+    @property
+    def expected(self) -> Mapping[str, RowTensor]:
+        return self._variant.lowered.parameters
+
+    @property
+    def peak_bytes(self) -> int:
+        waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in self._variant.lowered.weights)
+        return (
+            anonymous_bytes() + _KERNEL_BYTES + (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT + waiting
+        )
+
+    def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
+        """Write the variant, and the repository around it, which no runtime loads it without.
+
+        The repository's files belong to all variants: the target's side files, not this artifact's.
+        """
+        (folder / repository.MODELS).mkdir(parents=True, exist_ok=True)
+        for path, text in repository_files(self._subject, self._variant.quant.dtype).items():
+            (folder / path).write_text(text, encoding="utf-8")
+        data = layout.write_data(
+            self._variant.placed, f"{repository.MODELS}/{self._variant.name}", folder, self._options.jobs, progress
+        )
+        (folder / self._path).write_bytes(self._bytes)
+        progress(len(self._bytes))
+        return [WrittenFile(self._path, len(self._bytes), hashlib.sha256(self._bytes).hexdigest()), *data]
+
+    @property
+    def _path(self) -> str:
+        return f"{repository.MODELS}/{self._variant.name}"
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        return self._variant.serialized()
+
+
+def repository_files(subject: Subject, dtype: str) -> dict[str, str]:
+    """Path -> text of the files around the models; ``subject`` holds the unquantized graph."""
+    return repository.render(config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), dtype)

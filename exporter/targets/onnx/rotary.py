@@ -1,0 +1,33 @@
+"""The table of cosines and sines that ``GroupQueryAttention`` rotates by."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.config import ModelConfig
+from exporter.targets.onnx.weights import Weight, float_weight
+from exporter.tensors import Array, RowTensor
+
+CONTEXT = 16384
+"""Positions in the table at most. Llama 3.2's 131,072 would take 34 MB, and the cache of a 1B is 1 GiB at this length:
+a quarter of what wasm can address."""
+
+
+def rotary_tables(frequencies: RowTensor, config: ModelConfig, dtype: ir.DataType) -> tuple[Weight, Weight]:
+    """``cos_cache`` and ``sin_cache``, ``[positions, head_dim / 2]``.
+
+    The angle is a float32 product, as in the reference; its cosine is taken in float64 and rounded once.
+    """
+    inv_freq = frequencies.rows_f32(0, frequencies.n_rows)
+    shape = (min(config.max_seq_len, CONTEXT), len(inv_freq))
+
+    def table(name: str, function: np.ufunc) -> Weight:
+        def read(start: int, stop: int) -> Array:
+            angles = np.arange(start, stop, dtype=np.float32)[:, None] * inv_freq
+            values: Array = function(angles.astype(np.float64)).astype(np.float32)
+            return values
+
+        return float_weight(name, [RowTensor(name, ir.DataType.FLOAT, shape, read)], dtype)
+
+    return table("cos_cache", np.cos), table("sin_cache", np.sin)

@@ -1,0 +1,56 @@
+"""The ONNX target: browsers and Node.js, through Transformers.js, and everything else that loads ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from exporter.errors import TargetError
+from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
+from exporter.targets.onnx import reading, repository, runtime
+from exporter.targets.onnx.capabilities import QUANTS
+from exporter.targets.onnx.plan import OnnxPlan, repository_files
+
+
+class _Onnx:
+    """See :class:`exporter.targets.base.Target`."""
+
+    name = "onnx"
+    summary = "browsers and Node.js: Transformers.js, ONNX Runtime"
+    quants: Mapping[str, Quant] = QUANTS
+    default_quant = "int4"
+
+    def plan(self, subject: Subject, quant: str, options: Options) -> OnnxPlan:
+        if quant not in QUANTS:
+            raise TargetError(
+                f"target onnx has no quantization {quant!r}", expected=", ".join(QUANTS), hint="run: exporter targets"
+            )
+        return OnnxPlan(subject, QUANTS[quant], options)
+
+    def side_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+        smallest = min(artifacts, key=lambda quant: sum(file.nbytes for file in artifacts[quant]))
+        return repository_files(subject, QUANTS[smallest].dtype)
+
+    def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
+        dtype = next(q.dtype for q in QUANTS.values() if Path(files[0].path).name == f"model{q.suffix}.onnx")
+        return [f'await pipeline("text-generation", "{repository.FOLDER}", {{ dtype: "{dtype}" }})']
+
+    def runtime_versions(self) -> Mapping[str, str | None]:
+        return {runtime.PACKAGE: runtime.version()}
+
+    def require_runtime(self) -> None:
+        runtime.require()
+
+    def load(self, files: Sequence[Path]) -> Runtime:
+        return runtime.OnnxRuntime(files[0])
+
+    def read_back(self, files: Sequence[Path]) -> ReadBack:
+        from exporter.tokenizer import load_tokenizer_folder
+
+        folder = files[0].parent.parent
+        config = reading.read_config(folder)
+        weights = reading.read_weights(files[0], config)
+        return ReadBack(config, weights, load_tokenizer_folder(folder).padded(config.vocab_size))
+
+
+ONNX = _Onnx()
