@@ -124,14 +124,14 @@ def wrong_file(name: str, at: int) -> Fault:
 
     def seed(patch: pytest.MonkeyPatch) -> None:
         class Stream(plan.TensorStream):
-            def __init__(self, tensor: EncodedTensor, chunks: Iterator[Any], progress: Any) -> None:
+            def __init__(self, tensor: EncodedTensor, chunks: Iterator[Any], jobs: int, progress: Any) -> None:
                 def flipped() -> Iterator[Any]:
                     data = np.ascontiguousarray(next(chunks)).reshape(-1).view(np.uint8).copy()
                     data[at] ^= 1
                     yield data
                     yield from chunks
 
-                super().__init__(tensor, flipped() if tensor.name == name else chunks, progress)
+                super().__init__(tensor, flipped() if tensor.name == name else chunks, jobs, progress)
 
         patch.setattr(plan, "TensorStream", Stream)
 

@@ -22,8 +22,8 @@ from exporter.targets.gguf.capabilities import GgufQuant
 from exporter.targets.gguf.encodings import all_types, decoded, encoded_tensor
 from exporter.targets.gguf.lower import LoweredTensor, float_weights, lower
 from exporter.targets.gguf.metadata import ARCHITECTURE, add_metadata
-from exporter.targets.gguf.streams import EncodedTensor, TensorStream, encoded_chunks
-from exporter.tensors import CHUNK_WEIGHTS, RowTensor
+from exporter.targets.gguf.streams import IN_FLIGHT_WEIGHTS, EncodedTensor, TensorStream, encoded_chunks
+from exporter.tensors import RowTensor
 
 FOLDER = "gguf"
 _KERNEL_BYTES = 40 << 20
@@ -93,7 +93,7 @@ class GgufPlan:
         largest = max(int(np.prod(t.shape)) for t in self._lowered)
         rounded = any(is_quantized(t.weight) for t in self._lowered)
         each = _BYTES_PER_ROUNDED_WEIGHT if rounded else _BYTES_PER_WEIGHT
-        in_flight = (self._options.jobs + 2) * min(CHUNK_WEIGHTS, largest) * each
+        in_flight = min(IN_FLIGHT_WEIGHTS, (self._options.jobs + 2) * largest) * each
         # What reading this source has taken so far is known exactly: no other number covers torch and a vocabulary.
         return anonymous_bytes() + _KERNEL_BYTES + in_flight
 
@@ -107,9 +107,10 @@ class GgufPlan:
             for sink, head in zip(sinks, heads, strict=True):
                 sink.write(head)
             untyped.fout = sinks
-            chunks = encoded_chunks(self._tensors, self._options.jobs)
+            jobs = self._options.jobs
+            chunks = encoded_chunks(self._tensors, jobs)
             for tensor in self._tensors:
-                untyped.write_tensor_data(TensorStream(tensor, chunks, progress))
+                untyped.write_tensor_data(TensorStream(tensor, chunks, jobs, progress))
         finally:
             for sink in sinks:
                 sink.close()

@@ -15,7 +15,15 @@ from typing import Any, BinaryIO
 from exporter.targets.base import Progress
 from exporter.tensors import Array, RowTensor, contiguous_bytes
 
+IN_FLIGHT_WEIGHTS = 4 << 20
+"""Weights being encoded or waiting to be written, whatever the number of threads: what bounds the memory."""
+
 Encode = Callable[[int, int], Array]
+
+
+def chunk_weights(jobs: int) -> int:
+    """Weights of one chunk: ``jobs`` are at work, one is being written and one waits."""
+    return IN_FLIGHT_WEIGHTS // (jobs + 2)
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,13 @@ class EncodedTensor:
     source: RowTensor
     encode: Encode
 
-    def ranges(self) -> Sequence[tuple[int, int]]:
-        return list(self.source.row_ranges())
+    def ranges(self, jobs: int) -> Sequence[tuple[int, int]]:
+        return list(self.source.row_ranges(chunk_weights(jobs)))
 
 
-def _tasks(tensors: Sequence[EncodedTensor]) -> Iterator[tuple[Encode, int, int]]:
+def _tasks(tensors: Sequence[EncodedTensor], jobs: int) -> Iterator[tuple[Encode, int, int]]:
     for tensor in tensors:
-        for start, stop in tensor.ranges():
+        for start, stop in tensor.ranges(jobs):
             yield tensor.encode, start, stop
 
 
@@ -51,7 +59,7 @@ def encoded_chunks(tensors: Sequence[EncodedTensor], jobs: int) -> Iterator[Arra
     pending: deque[Future[Array]] = deque()
     pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="encode")
     try:
-        for encode, start, stop in _tasks(tensors):
+        for encode, start, stop in _tasks(tensors, jobs):
             pending.append(pool.submit(encode, start, stop))
             if len(pending) > jobs + 1:
                 yield pending.popleft().result()
@@ -64,9 +72,9 @@ def encoded_chunks(tensors: Sequence[EncodedTensor], jobs: int) -> Iterator[Arra
 class TensorStream:
     """One tensor of the sequence, in the shape that ``gguf.GGUFWriter.write_tensor_data`` takes."""
 
-    def __init__(self, tensor: EncodedTensor, chunks: Iterator[Array], progress: Progress) -> None:
+    def __init__(self, tensor: EncodedTensor, chunks: Iterator[Array], jobs: int, progress: Progress) -> None:
         self.nbytes = tensor.nbytes
-        self._n_chunks = len(tensor.ranges())
+        self._n_chunks = len(tensor.ranges(jobs))
         self._chunks = chunks
         self._progress = progress
 
