@@ -92,30 +92,30 @@ class OnnxPlan:
     def __init__(self, subject: Subject, quant: OnnxQuant, options: Options) -> None:
         self._subject = subject
         self._options = options
-        self._variant = Variant(subject.model, quant)
+        self.variant = Variant(subject.model, quant)
         # Refused now rather than after the work.
         repository.model_config(config_of(subject.model), subject.tokenizer)
 
     @property
     def model(self) -> ir.Model:
-        return self._variant.model
+        return self.variant.model
 
     @cached_property
     def files(self) -> Sequence[PlannedFile]:
-        return [PlannedFile(self._path, len(self._bytes)), *self._variant.data_files]
+        return [PlannedFile(self._path, len(self._bytes)), *self.variant.data_files]
 
     @property
     def weight_bytes(self) -> int:
-        weights = self._variant.lowered.weights
+        weights = self.variant.lowered.weights
         return sum(w.nbytes for w in weights if not w.blobs[0].name.endswith("_cache"))
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:
-        return self._variant.lowered.parameters
+        return self.variant.lowered.parameters
 
     @property
     def peak_bytes(self) -> int:
-        waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in self._variant.lowered.weights)
+        waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in self.variant.lowered.weights)
         return (
             anonymous_bytes() + _KERNEL_BYTES + (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT + waiting
         )
@@ -126,10 +126,10 @@ class OnnxPlan:
         The repository's files belong to all variants: the target's side files, not this artifact's.
         """
         (folder / repository.MODELS).mkdir(parents=True, exist_ok=True)
-        for path, text in repository_files(self._subject, self._variant.quant.dtype).items():
+        for path, text in repository_files(self._subject, self.variant.quant.dtype).items():
             (folder / path).write_text(text, encoding="utf-8")
         data = layout.write_data(
-            self._variant.placed, f"{repository.MODELS}/{self._variant.name}", folder, self._options.jobs, progress
+            self.variant.placed, f"{repository.MODELS}/{self.variant.name}", folder, self._options.jobs, progress
         )
         (folder / self._path).write_bytes(self._bytes)
         progress(len(self._bytes))
@@ -137,11 +137,11 @@ class OnnxPlan:
 
     @property
     def _path(self) -> str:
-        return f"{repository.MODELS}/{self._variant.name}"
+        return f"{repository.MODELS}/{self.variant.name}"
 
     @cached_property
     def _bytes(self) -> bytes:
-        return self._variant.serialized()
+        return self.variant.serialized()
 
 
 def repository_files(subject: Subject, dtype: str) -> dict[str, str]:
