@@ -57,7 +57,7 @@ def test_rows_of_a_left_padded_batch_are_single_rows(quant: str, huggingface_fol
     runtime = export(huggingface_folder(SPEC), tmp_path, quant).load()
     prompts = [token_ids(SPEC.vocab_size, n, seed=n) for n in (9, 4, 1, 9)]
     following = token_ids(SPEC.vocab_size, 8, seed=99)
-    alone = [runtime.logits(row + [following[i], following[4 + i]], len(row)) for i, row in enumerate(prompts)]
+    alone = [runtime.logits([*row, following[i], following[4 + i]], len(row)) for i, row in enumerate(prompts)]
 
     ids, mask = left_padded(prompts)
     scores, cache = runtime.run(ids, mask)

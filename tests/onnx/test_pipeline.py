@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter import targets
 from exporter.artifact import MANIFEST
 from exporter.config import ModelConfig
 from exporter.targets.onnx import emit, lower, plan, repository, rotary, weights
@@ -24,11 +23,6 @@ MODEL = SPEC.replace(rope_scaling=LLAMA3_SCALING, max_seq_len=131072)
 
 Folder = Callable[[TinySpec], Path]
 Fault = Callable[[pytest.MonkeyPatch], None]
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(targets.REGISTRY, "onnx", "exporter.targets.onnx.target:ONNX")
 
 
 def export(model: Path, out: Path, *quants: str, options: tuple[object, ...] = ()) -> Any:

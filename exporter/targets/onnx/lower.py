@@ -104,7 +104,8 @@ class _Lowering:
 
 
 ACCURACY_LEVEL = 4
-"""Of ``MatMulNBits``: activations are rounded to 8 bits a block, as llama.cpp does; what that costs is in the docs."""
+"""Of ``MatMulNBits``: activations are rounded to 8 bits a block, as llama.cpp does. SmolLM2-135M as int4 on two cores:
+91 tokens/s and a KL of 0.005 to the reference on the same weights; with float32 activations (0), 6 tokens/s."""
 
 HEAD_DIM_MULTIPLE = 16
 """``GroupQueryAttention`` with ``do_rotary`` refuses others when it runs (ONNX Runtime 1.31, ``rotary_helper``)."""
