@@ -43,15 +43,17 @@ def _anonymous(pid: int) -> int:
     return int(match[1]) * 1024 if match else 0
 
 
-def measure(command: list[str], *, cwd: Path | None = None) -> Usage:
+def measure(command: list[str], *, cwd: Path | None = None, quiet: bool = False) -> Usage:
     """Run a command to its end.
 
     Raises:
-        subprocess.CalledProcessError: If it fails; its stderr is on ours.
+        subprocess.CalledProcessError: If it fails; its stderr is on ours unless ``quiet``.
     """
     peak, done = 0, threading.Event()
     before, begin = os.times(), time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=cwd)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None, cwd=cwd
+    )
 
     def sample() -> None:
         nonlocal peak

@@ -57,7 +57,7 @@ def _peer(bf16: Path, quant: str, out: Path) -> tuple[Usage, int]:
     target = out / f"peer-{quant}.gguf"
     number = int(gguf.LlamaFileType[f"MOSTLY_{QUANTS[quant].ftype}"])
     command = [sys.executable, str(Path(llama_quantize.__file__)), str(bf16), str(target), str(number), "0"]
-    usage = measure(command, cwd=ROOT)
+    usage = measure(command, cwd=ROOT, quiet=True)
     size = target.stat().st_size
     target.unlink()
     return usage, size

@@ -13,18 +13,20 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from exporter.simd.cache import kernel_cache_folder
 from exporter.simd.lanes import F32, I8, I32, Vector, as_vectors, common_lanes, splat
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 def jit(function: Kernel) -> Kernel:
-    """Compile a kernel on first use, without the GIL, and keep the machine code in ``__pycache__``.
-
-    numba's cache watches only the file that holds the kernel: after a change to the modules the kernel calls,
-    delete the ``__pycache__`` folder.
-    """
-    return cast(Kernel, numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)(function))
+    """Compile a kernel on first use, without the GIL, and keep the machine code (see ``cache.py``)."""
+    config: Any = numba.config
+    shared, config.CACHE_DIR = config.CACHE_DIR, str(kernel_cache_folder())
+    try:
+        return cast(Kernel, numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)(function))
+    finally:
+        config.CACHE_DIR = shared
 
 
 def in_kernel(define: Callable[..., Any]) -> Any:
