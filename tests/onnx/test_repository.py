@@ -46,7 +46,14 @@ def test_the_layout_is_transformers_js(tiny: Export) -> None:
 
 def test_external_data_is_declared_for_every_variant(tiny: Export) -> None:
     declared = document(tiny, "config.json")["transformers.js_config"]
-    files = ("model.onnx", "model_fp16.onnx", "model_int8.onnx", "model_q4.onnx", "model_q4f16.onnx")
+    files = (
+        "model.onnx",
+        "model_fp16.onnx",
+        "model_int8.onnx",
+        "model_quantized.onnx",
+        "model_q4.onnx",
+        "model_q4f16.onnx",
+    )
     assert declared["use_external_data_format"] == dict.fromkeys(files, 1)
     assert declared["kv_cache_dtype"] == {"fp16": "float16", "q4f16": "float16"}
     assert declared["dtype"] == "q4"

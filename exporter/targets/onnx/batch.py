@@ -8,7 +8,7 @@ after the first, both are the identity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from exporter.targets.onnx.emit import Emitter
 I64, I32 = ir.DataType.INT64, ir.DataType.INT32
 
 
-@dataclass
+@dataclass(frozen=True)
 class Inputs:
     """What the lowering needs of the inputs.
 
@@ -28,7 +28,6 @@ class Inputs:
         total_length: int32 scalar: columns of the attention mask.
         kept_index: int64 ``[batch, num_logits]``: the rows of ``[batch * seq_len, dim]`` whose logits are asked for.
         rows: int64 ``[1]``: the batch size.
-        presents: Value, name, type and shape of the cache outputs, in order.
     """
 
     token_ids: ir.Value
@@ -36,7 +35,6 @@ class Inputs:
     total_length: ir.Value
     kept_index: ir.Value
     rows: ir.Value
-    presents: list[tuple[ir.Value, str, ir.DataType, tuple[int | str, ...]]] = field(default_factory=list)
 
 
 def inputs(emitter: Emitter) -> Inputs:

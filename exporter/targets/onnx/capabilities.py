@@ -51,6 +51,10 @@ QUANTS: dict[str, OnnxQuant] = {
             dtype="q4", suffix="_q4", recipe="int4",
         ),
         OnnxQuant(
+            "q8", "the integers of int8, where Transformers.js looks in wasm by default", False, 1e-2, 0.025,
+            dtype="q8", suffix="_quantized", recipe="int8",
+        ),
+        OnnxQuant(
             "q4", "Transformers.js' name of int4", False, 1e-2, 0.4,
             dtype="q4", suffix="_q4", recipe="int4",
         ),

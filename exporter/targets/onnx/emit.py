@@ -13,7 +13,7 @@ from exporter.targets.onnx.weights import Weight
 
 MICROSOFT = "com.microsoft"
 OPSET = 21
-"""The newest that every released onnxruntime-web of Transformers.js 3 and 4 knows."""
+"""Known to ONNX Runtime since 1.18 (its ``docs/Versioning.md``), which is older than Transformers.js 3."""
 IR_VERSION = 10
 
 

@@ -63,7 +63,11 @@ class _Lowering:
     Attributes:
         emitter: The graph under construction.
         half: Element type of matrix products, attention and cache.
+        model: The graph being lowered.
+        inputs: The inputs of the result and what follows from them.
         values: Graph value -> its lowered value, ``[batch * seq_len, width]``; fused ones are missing.
+        parameters: Canonical name -> decoded weight of what was lowered so far.
+        caches: Extended keys and values of each attention so far.
     """
 
     emitter: Emitter
@@ -72,7 +76,7 @@ class _Lowering:
     inputs: batch.Inputs
     values: dict[ir.Value, ir.Value] = field(default_factory=dict)
     parameters: dict[str, RowTensor] = field(default_factory=dict)
-    n_attentions: int = 0
+    caches: list[tuple[ir.Value, ir.Value]] = field(default_factory=list)
 
     def parameter(self, value: ir.Value) -> RowTensor:
         """A weight operand, noted as lowered."""
@@ -218,8 +222,7 @@ def _rope(low: _Lowering, node: ir.Node) -> None:
 
 
 def _attention(low: _Lowering, node: ir.Node) -> None:
-    emitter, layer = low.emitter, low.n_attentions
-    low.n_attentions += 1
+    emitter, layer = low.emitter, len(low.caches)
     n_heads, n_kv_heads = ops.attribute(node, "n_heads"), ops.attribute(node, "n_kv_heads")
     ropes = [_made_by(_operand(node, i), "Rope", node) for i in range(2)]
     linears = [_made_by(_operand(rope, 0), "Linear", rope) for rope in ropes]
@@ -244,9 +247,10 @@ def _attention(low: _Lowering, node: ir.Node) -> None:
         None,
     ]
     xs = [low.values[_operand(linear, 0)] for linear in linears]
-    alike = len({_encoding(weight) for weight in weights}) == 1 and len(set(xs)) == 1
+    canonical = [str(weight.name) for weight in weights]
+    name = names.fused(canonical)
+    alike = len({_encoding(weight) for weight in weights}) == len(set(xs)) == 1 and names.parts(name) == canonical
     if alike:
-        name = names.fused([str(weight.name) for weight in weights])
         projections = [low.project(xs[0], weights, name, orders)]
     else:
         projections = [
@@ -264,14 +268,12 @@ def _attention(low: _Lowering, node: ir.Node) -> None:
     cache = ("batch_size", n_kv_heads, "past_sequence_length", head_dim)
     past = [emitter.input(f"past_key_values.{layer}.{kind}", low.half, cache) for kind in ("key", "value")]
     tables = [emitter.weight(table)[0] for table in rotary_tables(frequencies, config_of(low.model), low.half)]
-    y, *present = emitter.microsoft(
+    y, key, value = emitter.microsoft(
         "GroupQueryAttention", *operands, *past, low.inputs.last_index, low.inputs.total_length, *tables,
         name=str(node.name), dtype=low.half, n_outputs=3,
         num_heads=n_heads, kv_num_heads=n_kv_heads, scale=ops.attribute(node, "scale"), do_rotary=1,
     )  # fmt: skip
-    grown = ("batch_size", n_kv_heads, "total_sequence_length", head_dim)
-    for value, kind in zip(present, ("key", "value"), strict=True):
-        low.inputs.presents.append((value, f"present.{layer}.{kind}", low.half, grown))
+    low.caches.append((key, value))
     flat = emitter.constant(f"rows.{n_heads * head_dim}", np.array([-1, n_heads * head_dim]))
     low.values[node.outputs[0]] = emitter.op("Reshape", y, flat, name=f"{node.name}.flat", dtype=low.half)
 
@@ -327,7 +329,10 @@ def lower(model: ir.Model, activations: ir.DataType) -> Lowered:
                 hint=_HINT,
             )
         RULES[node.op_type](low, node)
-    for value, name, dtype, shape in low.inputs.presents:
-        emitter.output(value, name, dtype, shape)
+    config = config_of(model)
+    for layer, pair in enumerate(low.caches):
+        for value, kind in zip(pair, ("key", "value"), strict=True):
+            shape = ("batch_size", config.n_kv_heads, "total_sequence_length", config.head_dim)
+            emitter.output(value, f"present.{layer}.{kind}", activations, shape)
     lowered = ir.Model(emitter.graph, ir_version=IR_VERSION, producer_name="exporter")
     return Lowered(lowered, emitter.weights, low.parameters)
