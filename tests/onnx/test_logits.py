@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from exporter.config import RopeScaling
+from exporter.errors import TargetError
 from exporter.ir import interpreter
 from tests.fixtures.models import LLAMA3_SCALING, TinySpec
 from tests.ir.graphs import token_ids
@@ -91,3 +92,22 @@ def test_only_the_logits_asked_for_are_computed(tiny: Export, keep: int, kept: i
     assert scores.shape == (2, kept, SPEC.vocab_size)
     assert relative(scores[0], everything[0, -kept:]) < TOLERANCE
     assert relative(scores[1, -min(4, kept) :], everything[1, -min(4, kept) :]) < TOLERANCE
+
+
+def test_a_conversation_goes_on_with_many_tokens_at_once(tiny: Export) -> None:
+    """The second turn of a chat: several new tokens after a cache."""
+    ids, runtime = token_ids(SPEC.vocab_size), tiny.load()
+    array = np.array([ids])
+    _, cache = runtime.run(array[:, :5], np.ones((1, 5), np.int64))
+    scores, _ = runtime.run(array[:, 5:], np.ones_like(array), cache)
+    assert relative(scores[0], runtime.logits(ids)[5:]) < TOLERANCE
+
+
+@pytest.mark.parametrize("prefill", [None, 4])
+def test_positions_beyond_the_rotary_table_are_an_error(
+    prefill: int | None, huggingface_folder: Folder, tmp_path: Path
+) -> None:
+    runtime = export(huggingface_folder(SPEC.replace(max_seq_len=16)), tmp_path).load()
+    assert runtime.logits(token_ids(SPEC.vocab_size, 16), prefill).shape == (16, SPEC.vocab_size)
+    with pytest.raises(TargetError, match="ONNX Runtime refuses"):
+        runtime.logits(token_ids(SPEC.vocab_size, 17), prefill)
