@@ -13,6 +13,8 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,13 +26,26 @@ _LOCK = ".lock"
 _READ_BYTES = 4 << 20
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+def sha256_file(path: Path, cancelled: threading.Event | None = None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; of as much as was read when ``cancelled`` is set."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
+        while (block := file.read(_READ_BYTES)) and not (cancelled and cancelled.is_set()):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A Ctrl-C in here comes too late: what it would have stopped is a few renames, which belong together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Staging:
@@ -72,6 +87,10 @@ class Staging:
         for relative in self.files():
             with (self.path / relative).open("rb") as file:
                 os.fsync(file.fileno())
+        with _uninterrupted():
+            self._rename()
+
+    def _rename(self) -> None:
         # The lock stays until the last rename: without it another run would clear what is staged.
         if not self.out.exists():
             self.path.rename(self.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,12 +113,14 @@ class _Hashes:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash-source")
-        self._futures = {file: self._pool.submit(sha256_file, file) for file in files}
+        self._cancelled = threading.Event()
+        self._futures = {file: self._pool.submit(sha256_file, file, self._cancelled) for file in files}
 
     def result(self) -> dict[Path, str]:
         return {file: future.result() for file, future in self._futures.items()}
 
     def close(self) -> None:
+        self._cancelled.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from exporter import pipeline
-from exporter.artifact import staging
+from exporter.artifact import MANIFEST, sha256_file, staging
 from exporter.targets.gguf import plan
 from tests.fixtures.models import META_SPEC, write_huggingface
 from tests.pipeline.conftest import SPEC, needs_llama_cpp
@@ -290,3 +292,31 @@ def _is_writing(folder: Path) -> bool:
         return any(".staging" in str(path) and path.stat().st_size > 1 << 20 for path in folder.rglob("*.gguf"))
     except FileNotFoundError:  # renamed while we looked
         return False
+
+
+def test_an_interrupt_between_the_renames_comes_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    original = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return original(self, target)
+
+    with staging(out) as stage:
+        stage.write_text("a.txt", "a")
+        stage.write_text(MANIFEST, "{}")
+        monkeypatch.setattr(Path, "replace", interrupted)
+        stage.commit()
+    assert sorted(p.name for p in out.iterdir()) == ["a.txt", MANIFEST]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_hashing_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    path.write_bytes(bytes(10))
+    cancelled = threading.Event()
+    assert sha256_file(path, cancelled) == hashlib.sha256(bytes(10)).hexdigest()
+    cancelled.set()
+    assert sha256_file(path, cancelled) == hashlib.sha256().hexdigest()
