@@ -23,15 +23,16 @@ from exporter.errors import ExporterError, OutputError
 MANIFEST = "manifest.json"
 REJECTED = ".rejected"
 _LOCK = ".lock"
-_READ_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
 
 
 def sha256_file(path: Path, cancelled: threading.Event | None = None) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; of as much as was read when ``cancelled`` is set."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while (block := file.read(_READ_BYTES)) and not (cancelled and cancelled.is_set()):
-            digest.update(block)
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while (n := file.readinto(buffer)) and not (cancelled and cancelled.is_set()):
+            digest.update(buffer[:n])
     return digest.hexdigest()
 
 
