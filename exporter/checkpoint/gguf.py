@@ -77,7 +77,15 @@ def open_gguf(path: Path, name: str | None = None) -> Checkpoint:
         info=_info(metadata, name or name_of_gguf(path)),
         files=tuple(file.path for file in files),
         load_tokenizer=lambda: _tokenizer(metadata, config.vocab_size),
+        notes=_notes(found),
     )
+
+
+def _notes(found: Mapping[str, RowTensor]) -> tuple[str, ...]:
+    types = sorted({tensor.encoded.type_name for tensor in found.values() if tensor.encoded})
+    if not types:
+        return ()
+    return (f"the source is quantized already ({', '.join(types)}): quality is measured against what it decodes to",)
 
 
 def parse_config(fields: Fields, found: Mapping[str, RowTensor], factors: Array | None) -> ModelConfig:

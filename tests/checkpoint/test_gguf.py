@@ -17,7 +17,7 @@ from exporter.errors import CheckpointError, UnsupportedModelError
 from exporter.names import name_map
 from exporter.rope import freq_factors
 from tests.checkpoint.refusals import refusal
-from tests.fixtures.models import LLAMA3_SCALING, TinySpec, add_gguf_metadata, gguf_name, weights, write_gguf
+from tests.fixtures.models import LLAMA3_SCALING, META_SPEC, TinySpec, add_gguf_metadata, gguf_name, weights, write_gguf
 
 SPEC = TinySpec(dim=256, head_dim=64, ffn_dim=256, n_layers=1)
 SCALED = SPEC.replace(rope_scaling=LLAMA3_SCALING)
@@ -283,3 +283,9 @@ def test_a_header_that_lies_about_its_lengths(tmp_path: Path) -> None:
             open_checkpoint(path)
         except (CheckpointError, UnsupportedModelError):
             continue
+
+
+@pytest.mark.parametrize(("type_name", "told"), [("F16", False), ("Q8_0", True)])
+def test_a_source_that_is_quantized_already_says_so(tmp_path: Path, type_name: str, told: bool) -> None:
+    notes = open_checkpoint(write_gguf(tmp_path / "tiny.gguf", META_SPEC, type_name)).notes
+    assert any("quantized already (Q8_0)" in note for note in notes) == told
