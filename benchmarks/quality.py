@@ -1,6 +1,7 @@
 """What the bits cost, in llama.cpp: KL, top-1 and perplexity of each file type, on the demo model and rescaled ones.
 
-    python -m benchmarks.quality --text FILE          # FILE: any English text of 100 kB or more
+    python -m benchmarks.quality --text FILE                          # FILE: any English text of 100 kB or more
+    python -m benchmarks.quality --text FILE --quant int4:nearest     # int4 with another rounding method
 
 The reference is the torch interpreter on the unquantized weights. Every row is the mean over six passages of 512
 tokens, with the standard error of the mean.
@@ -13,12 +14,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from benchmarks.rescaled import rescale, weights_of, write_checkpoint
 from exporter import parity
 from exporter.ir import interpreter
+from exporter.quant.apply import DEFAULT_ROUNDING
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
 from exporter.targets.gguf.runtime import LlamaCpp
@@ -45,7 +48,9 @@ def _models(source: Source, folder: Path) -> Iterator[tuple[str, Source]]:
 def _row(
     name: str, quant: str, source: Source, passages: list[list[int]], references: list[parity.Logits], out: Path
 ) -> None:
-    plan = GGUF.plan(source.subject(), quant, Options(jobs=2))
+    base, _, method = quant.partition(":")
+    with mock.patch.dict(DEFAULT_ROUNDING, {base: method} if method else {}):
+        plan = GGUF.plan(source.subject(), base, Options(jobs=2))
     files = plan.write(out, lambda n: None)
     runtime = LlamaCpp(out / files[0].path)
     found = [parity.compare(r, runtime.logits(ids), ids) for r, ids in zip(references, passages, strict=True)]

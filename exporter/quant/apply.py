@@ -20,7 +20,7 @@ _WEIGHT_OPERAND = {"Embedding": EMBEDDING, "Linear": LINEAR, "RMSNorm": NORM}
 """Op -> role of its operand 1."""
 
 DEFAULT_ROUNDING = {"int4": "least-squares", "int8": "nearest"}
-"""Scheme -> rounding method without calibration data; measured in ``benchmarks/RESULTS.md``."""
+"""Scheme -> rounding method without calibration data; measured in ``docs/quantization.md``."""
 
 
 def roles(weight: ir.Value) -> frozenset[str]:
