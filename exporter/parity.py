@@ -78,7 +78,7 @@ class Parity:
 
     @property
     def verdict(self) -> str:
-        return "pass" if all(check.passed for check in self.checks) else "fail"
+        return "fail" if self.failures else "pass"
 
     @property
     def failures(self) -> list[Check]:

@@ -16,9 +16,6 @@ from exporter.config import ModelConfig, RopeScaling
 
 Frequencies = npt.NDArray[np.float32]
 
-SUPPORTED_SCALINGS = ("llama3", "linear", "factors")
-"""Kinds of :class:`~exporter.config.RopeScaling` that :func:`inv_freq` computes."""
-
 
 def inv_freq(config: ModelConfig) -> Frequencies:
     """Radians per position of each rotary pair, float32 ``[head_dim // 2]``.

@@ -5,7 +5,7 @@ that energy can still be estimated: interpret the graph over second moments inst
 independent and zero-mean. The estimate follows every rescaling of channels exactly, which is where plain rounding
 loses most. Measured energies of a calibration run have the same shape and take its place.
 
-What it buys, and how it compares with measured energies: ``docs/quantization.md``.
+What it buys: ``docs/quantization.md``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ATTENTION_GAIN = np.float32(0.5)
 """Averaging independent values with weights a shrinks their energy by sum(a^2); half is a typical sum."""
 
 TEMPER = 0.75
-"""Exponent on the estimate before it weighs errors: an uncertain weight should not be a sharp one (measured)."""
+"""Exponent on the estimate before it weighs errors: an uncertain weight should not be a sharp one."""
 
 _HERMITE_NODES, _HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 
