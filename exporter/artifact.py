@@ -79,6 +79,13 @@ class Staging:
         (self.path / relative).replace(destination)
         return self.out / REJECTED / destination.name
 
+    def discard(self, relative: str) -> None:
+        """Take a staged file back."""
+        path = self.path / relative
+        path.unlink()
+        with contextlib.suppress(OSError):  # not empty
+            path.parent.rmdir()
+
     def supersede(self, relative: str) -> None:
         """A file of the destination to remove once everything staged has appeared there."""
         self._superseded.append(relative)

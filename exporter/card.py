@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exporter import targets
-from exporter.targets.base import PlannedFile
+from exporter.targets.base import PlannedFile, Target
 
 
 def render(manifest: dict[str, Any]) -> str:
@@ -32,17 +32,25 @@ def _lines(manifest: dict[str, Any]) -> Iterator[str]:
     if model["notes"]:
         yield ""
         yield from (f"- {note}" for note in model["notes"])
-    commands = [command for artifact in artifacts for command in _commands(artifact)]
-    if commands:
-        # Some commands, such as those that read a Modelfile, are the same for all artifacts of a target.
-        yield from ("", "## Run", "", "```sh", *dict.fromkeys(commands), "```")
+    shown = [targets.get(name) for name in dict.fromkeys(a["target"] for a in artifacts if _is_good(a))]
+    remarks = [remark for target in shown for remark in target.remarks]
+    if remarks:
+        yield from ("", *(f"- {remark}" for remark in remarks))
+    if shown:
+        yield from ("", "## Run")
+    for target in shown:
+        yield from ("", f"```{target.language}", *_commands(target, artifacts), "```")
 
 
-def _commands(artifact: dict[str, Any]) -> Sequence[str]:
-    if artifact["parity"]["verdict"] == "fail":
-        return ()
-    files = [PlannedFile(f["path"], f["bytes"]) for f in artifact["files"]]
-    return targets.get(artifact["target"]).commands(files)
+def _is_good(artifact: dict[str, Any]) -> bool:
+    return bool(artifact["parity"]["verdict"] != "fail")
+
+
+def _commands(target: Target, artifacts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    good = [a for a in artifacts if a["target"] == target.name and _is_good(a)]
+    files = ([PlannedFile(f["path"], f["bytes"]) for f in artifact["files"]] for artifact in good)
+    # Some lines, such as those that read a Modelfile, are the same for all artifacts of a target.
+    yield from dict.fromkeys(command for artifact in files for command in target.commands(artifact))
 
 
 def _row(artifact: dict[str, Any]) -> str:

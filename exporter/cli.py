@@ -296,8 +296,10 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
                     "summary": t.summary,
                     "default_quant": t.default_quant,
                     "quants": [
-                        {"name": q.name, "portable": q.portable, "summary": q.summary} for q in t.quants.values()
+                        {"name": q.name, "targets": _targets_of(rows, t, q), "summary": q.summary}
+                        for q in t.quants.values()
                     ],
+                    "aliases": dict(t.aliases),
                     "runtimes": dict(t.runtime_versions()),
                 }
                 for t in rows
@@ -309,14 +311,23 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
         for runtime, version in target.runtime_versions().items():
             click.echo(f"  runtime {runtime}: {version or 'not installed'}")
         quants = [
-            (q.name, "every target" if q.portable else target.name, q.summary + _default_mark(target, q.name))
+            (q.name, ", ".join(_targets_of(rows, target, q)), q.summary + _remarks(target, q.name))
             for q in target.quants.values()
         ]
         print_table(("quant", "works on", "meaning"), quants, text_columns=3)
 
 
-def _default_mark(target: Any, quant: str) -> str:
-    return " (default)" if quant == target.default_quant else ""
+def _targets_of(rows: Any, target: Any, quant: Any) -> list[str]:
+    """Where a name means the same: the targets that have it, if it is portable."""
+    if not quant.portable:
+        return [target.name]
+    return [t.name for t in rows if quant.name in t.quants and t.quants[quant.name].portable]
+
+
+def _remarks(target: Any, quant: str) -> str:
+    aliases = [alias for alias, name in target.aliases.items() if name == quant]
+    also = f"; also called {', '.join(aliases)}" if aliases else ""
+    return also + (" (default)" if quant == target.default_quant else "")
 
 
 if __name__ == "__main__":

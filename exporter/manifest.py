@@ -83,6 +83,11 @@ def paths(artifacts: Iterable[dict[str, Any]]) -> set[str]:
     return {file["path"] for artifact in artifacts for file in artifact["files"]}
 
 
+def all_paths(manifest: dict[str, Any]) -> set[str]:
+    """Every file that a manifest lists, relative to the destination."""
+    return paths(manifest["artifacts"]) | {file["path"] for file in manifest["shared_files"]}
+
+
 def kept_artifacts(old: dict[str, Any], source: dict[str, Any], made: Collection[Key]) -> list[dict[str, Any]]:
     """The artifacts of an earlier run that stay beside those made now.
 
@@ -135,7 +140,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
     """Whether everything is there that commands look up."""
     files = {"path", "bytes", "sha256"}
     try:
-        source, model, artifacts = (manifest[key] for key in ("source", "model", "artifacts"))
+        source, model, artifacts, shared = (manifest[key] for key in ("source", "model", "artifacts", "shared_files"))
         parts = [
             (source, {"model", "format", "options", "files"}),
             (model, {"name", "license", "notes", "config"}),
@@ -143,6 +148,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
             *((a, {"target", "quant", "files", "bits_per_weight", "parity"}) for a in artifacts),
             *((a["parity"], {"verdict"}) for a in artifacts),
             *((file, files) for a in artifacts for file in a["files"]),
+            *((file, files | {"target"}) for file in shared),
         ]
         return all(wanted <= part.keys() for part, wanted in parts) and all(a["files"] for a in artifacts)
     except (KeyError, TypeError, AttributeError):

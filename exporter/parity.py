@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from exporter.rope import inv_freq
 from exporter.targets.base import Quant, ReadBack, Runtime
 from exporter.tensors import RowTensor
 from exporter.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 Logits = npt.NDArray[np.float32]
 
@@ -57,6 +60,21 @@ class Divergence:
 
 UNKNOWN = Divergence(*(float("nan"),) * 5)
 """Of logits that nobody could compute."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the unquantized model computes on the probe's tokens.
+
+    Attributes:
+        logits: float32 ``[n_tokens, vocab_size]``.
+        largest: Largest magnitude of an activation outside the residual stream, which every target keeps in float32.
+        largest_at: Name of the node that computed it.
+    """
+
+    logits: Logits
+    largest: float
+    largest_at: str
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,21 @@ def probe_tokens(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
     text = resources.files("exporter").joinpath("data/parity.txt").read_text(encoding="utf-8")
     ids = tokenizer.encode(text, add_bos=True)
     return ids[: min(N_TOKENS, config.max_seq_len)]
+
+
+def reference(model: ir.Model, token_ids: Sequence[int]) -> Reference:
+    """Run the reference, and watch how far its activations reach."""
+    from exporter.ir import interpreter
+
+    peaks: dict[str, float] = {}
+
+    def observe(node: ir.Node, output: torch.Tensor) -> None:
+        if node.op_type not in ("Embedding", "Residual"):
+            peaks[str(node.name)] = float(output.abs().max())
+
+    scores = interpreter.logits(model, list(token_ids), observe)
+    at = max(peaks, key=lambda name: peaks[name])
+    return Reference(scores, peaks[at], at)
 
 
 def check_config(expected: ModelConfig, found: ModelConfig) -> Check:
@@ -234,6 +267,14 @@ def check_logits(faithfulness: Divergence, quant: Quant) -> Check:
     return Check("logits", not wrong, "; ".join(wrong) or f"mean KL {faithfulness.mean_kl:.2g} <= {quant.max_kl:g}")
 
 
+def check_range(reference: Reference, limit: float) -> Check:
+    """The activations of the source fit into the type that the artifact computes in."""
+    found = f"largest activation {reference.largest:.4g} ({reference.largest_at})"
+    if reference.largest <= limit:
+        return Check("range", True, f"{found} <= {limit:g}")
+    return Check("range", False, f"{found} is above {limit:g}")
+
+
 def on_weights(model: ir.Model, weights: Mapping[str, RowTensor]) -> ir.Model:
     """The graph's function with an artifact's decoded weights: wiring from the source, numbers from the artifact."""
     return build(config_of(model), dict(weights), name=str(model.graph.name))
@@ -268,7 +309,7 @@ def verify(
     tokenizer: Tokenizer,
     artifact: ReadBack,
     runtime: Runtime,
-    reference: Logits,
+    reference: Reference,
     token_ids: Sequence[int],
     texts: Sequence[str],
 ) -> Parity:
@@ -282,7 +323,7 @@ def verify(
         tokenizer: The model's tokenizer.
         artifact: The artifact, read back.
         runtime: The artifact, loaded in its runtime.
-        reference: Logits of the unquantized reference on ``token_ids``.
+        reference: The unquantized reference on ``token_ids``.
         token_ids: Tokens to run, from :func:`probe_tokens`.
         texts: Hostile texts for the tokenizer check.
 
@@ -297,6 +338,8 @@ def verify(
         check_rounding(source, artifact.weights, quant),
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
+    if quant.max_activation is not None:
+        checks.append(check_range(reference, quant.max_activation))
     try:
         checks.append(check_tokenizer(tokenizer, runtime, texts))
         candidate = runtime.logits(token_ids, prefill=max(1, len(token_ids) - N_DECODED))
@@ -304,7 +347,9 @@ def verify(
         return refused(error, checks)
     # Weights that do not fit the graph compute nothing; their check has failed already.
     fits = {name: t.dims for name, t in artifact.weights.items()} == {name: t.dims for name, t in expected.items()}
-    same_weights = interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if fits else reference
+    same_weights = (
+        interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if fits else reference.logits
+    )
     faithfulness = compare(same_weights, candidate, token_ids)
     checks.append(check_logits(faithfulness, quant))
-    return Parity(tuple(checks), faithfulness, compare(reference, candidate, token_ids))
+    return Parity(tuple(checks), faithfulness, compare(reference.logits, candidate, token_ids))

@@ -15,6 +15,7 @@ from exporter import card, manifest, parity, targets
 from exporter.artifact import MANIFEST, Staging, sha256_file, staging
 from exporter.errors import ExporterError, OutputError, TargetError
 from exporter.resources import PeakMemory
+from exporter.shared_files import SharedFiles, good_files
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
 from exporter.tokenizer.probe import probe_texts
@@ -76,12 +77,11 @@ def _cells(request: Request) -> list[tuple[Target, str]]:
     chosen = [targets.get(name) for name in request.targets]
     cells = []
     for target in chosen:
-        names = request.quants or (target.default_quant,)
-        cells += [(target, quant) for quant in names if quant in target.quants]
-    known = {quant for _, quant in cells}
+        names = [target.aliases.get(name, name) for name in request.quants] or [target.default_quant]
+        cells += [(target, quant) for quant in dict.fromkeys(names) if quant in target.quants]
     for quant in request.quants:
-        if quant not in known:
-            available = sorted({name for target in chosen for name in target.quants})
+        if not any(target.aliases.get(quant, quant) in target.quants for target in chosen):
+            available = sorted({name for target in chosen for name in (*target.quants, *target.aliases)})
             raise TargetError(
                 f"no requested target has a quantization {quant!r}",
                 expected=", ".join(available),
@@ -142,42 +142,69 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     for note in source.checkpoint.notes:
         reporter.note(note)
     plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
-    _refuse_overwrite(request, source, plans)
+    old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
+    kept = _refuse_overwrite(request, source, plans, old)
+    shared = SharedFiles(source, (target for target, _ in cells))
+    shared.render(_planned(plans, kept))
+    _refuse_strangers(request, shared, old)
     hashes = _Hashes(source.checkpoint.files)
     try:
         with staging(request.out) as stage:
+            shared.stage(stage)
             results = list(_make_all(request, source, plans, stage, reporter))
-            _describe(request, source, plans, results, hashes.result(), stage)
+            _describe(request, source, plans, results, shared, hashes.result(), stage)
             stage.commit()
     finally:
         hashes.close()
     return results
 
 
-def _refuse_overwrite(request: Request, source: Source, plans: Sequence[tuple[Target, str, Plan]]) -> None:
-    """Find out before the work what would stop it at the end."""
+Plans = Sequence[tuple[Target, str, Plan]]
+
+
+def _refuse_overwrite(
+    request: Request, source: Source, plans: Plans, old: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Find out before the work what would stop it at the end; the artifacts of earlier runs that will stay."""
     for _, _, plan in plans:
         for file in plan.files:
             if (request.out / file.path).exists() and not request.force:
                 raise OutputError(f"{request.out / file.path} exists already", hint="pass --force to replace it")
-    if (request.out / MANIFEST).exists():
-        old = manifest.load(request.out)
-        entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict())
-        made = {(target.name, quant, False) for target, quant, _ in plans}
-        manifest.kept_artifacts(old, entry, made)
-        for artifact in old["artifacts"]:
-            if manifest.key(artifact) in made and not request.force:
-                raise OutputError(
-                    f"{request.out} holds a {artifact['target']} {artifact['quant']} already",
-                    found=artifact["files"][0]["path"],
-                    hint="pass --force to replace it",
-                )
+    if old is None:
+        return []
+    entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict())
+    made = {(target.name, quant, False) for target, quant, _ in plans}
+    kept = manifest.kept_artifacts(old, entry, made)
+    for artifact in old["artifacts"]:
+        if manifest.key(artifact) in made and not request.force:
+            raise OutputError(
+                f"{request.out} holds a {artifact['target']} {artifact['quant']} already",
+                found=artifact["files"][0]["path"],
+                hint="pass --force to replace it",
+            )
+    return kept
+
+
+def _refuse_strangers(request: Request, shared: SharedFiles, old: dict[str, Any] | None) -> None:
+    """A shared file is written anew by every run, but one that no run has written is somebody else's."""
+    ours = {file["path"] for file in old["shared_files"]} if old else set()
+    for path in shared.texts:
+        if path not in ours and (request.out / path).exists() and not request.force:
+            raise OutputError(f"{request.out / path} exists already", hint="pass --force to replace it")
+
+
+def _planned(plans: Plans, kept: Sequence[dict[str, Any]]) -> dict[str, dict[str, Sequence[PlannedFile]]]:
+    """Target -> quantization -> files that the destination will have if everything passes."""
+    found: dict[str, dict[str, Sequence[PlannedFile]]] = {t: dict(files) for t, files in good_files(kept).items()}
+    for target, quant, plan in plans:
+        found.setdefault(target.name, {})[quant] = plan.files
+    return found
 
 
 def _make_all(
     request: Request,
     source: Source,
-    plans: Sequence[tuple[Target, str, Plan]],
+    plans: Plans,
     stage: Staging,
     reporter: Reporter,
 ) -> Iterator[Result]:
@@ -214,14 +241,12 @@ class Prover:
         self._reporter = reporter
         self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
         self._texts = probe_texts()
-        self._reference: parity.Logits | None = None
+        self._reference: parity.Reference | None = None
 
     def prove(self, target: Target, quant: str, plan: Plan, files: Sequence[Path]) -> parity.Parity:
         """Check one artifact against its plan and the source."""
-        from exporter.ir import interpreter
-
         if self._reference is None:
-            self._reference = interpreter.logits(self._source.graph(), self._token_ids)
+            self._reference = parity.reference(self._source.graph(), self._token_ids)
         try:
             artifact = target.read_back(files)
         except ExporterError as error:
@@ -243,23 +268,28 @@ class Prover:
 def _describe(
     request: Request,
     source: Source,
-    plans: Sequence[tuple[Target, str, Plan]],
+    plans: Plans,
     results: Sequence[Result],
+    shared: SharedFiles,
     hashes: dict[Path, str],
     stage: Staging,
 ) -> None:
-    """Stage the manifest, the model card and each target's small files."""
-    good = [(target, result) for (target, _, _), result in zip(plans, results, strict=True) if result.verdict != "fail"]
-    for target in {t.name: t for t, _ in good}.values():
-        artifacts = {r.quant: [PlannedFile(f.path, f.nbytes) for f in r.files] for t, r in good if t is target}
-        for path, text in target.side_files(source.subject(), artifacts).items():
-            stage.write_text(path, text)
+    """Stage the manifest, the model card, and the shared files as the artifacts that passed want them."""
     source_entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes)
     entries = [artifact_entry(result) for result in results]
-    if (request.out / MANIFEST).exists():
-        old = manifest.load(request.out)
+    old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
+    if old is not None:
         entries += manifest.kept_artifacts(old, source_entry, {manifest.key(entry) for entry in entries})
-        for path in manifest.paths(old["artifacts"]) - manifest.paths(entries):
+    before = set(shared.texts)
+    shared.render(good_files(entries))
+    shared.stage(stage)
+    for path in before - set(shared.texts):
+        stage.discard(path)
+    shared_entries = shared.entries()
+    if old is not None:
+        made = {target.name for target, _, _ in plans}
+        shared_entries += [file for file in old["shared_files"] if file["target"] not in made]
+        for path in manifest.all_paths(old) - manifest.paths(entries) - {file["path"] for file in shared_entries}:
             stage.supersede(path)
     document = {
         "schema": manifest.SCHEMA,
@@ -275,6 +305,7 @@ def _describe(
             **{k: v for t, _, _ in plans for k, v in t.runtime_versions().items() if v},
         },
         "artifacts": sorted(entries, key=lambda a: (a["target"], a["quant"])),
+        "shared_files": sorted(shared_entries, key=lambda file: file["path"]),
     }
     stage.write_text(MANIFEST, manifest.dumps(document))
     stage.write_text("README.md", card.render(document))

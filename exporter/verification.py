@@ -40,9 +40,8 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
     """
     document = manifest.load(folder)
     artifacts = [a for a in document["artifacts"] if a["parity"]["verdict"] != "fail"]
-    for artifact in artifacts:
-        for file in artifact["files"]:
-            _check_file(folder, file, reporter)
+    for file in [*(file for artifact in artifacts for file in artifact["files"]), *document["shared_files"]]:
+        _check_file(folder, file, reporter)
     for name in {artifact["target"] for artifact in artifacts}:
         targets.get(name).require_runtime()
     source = _open(document["source"], model, reporter)

@@ -291,7 +291,7 @@ def prove(
         tokenizer=tokenizer,
         artifact=ReadBack(config, weights, tokenizer),
         runtime=runtime or FakeRuntime(model, tokenizer),
-        reference=interpreter.logits(model, ids),
+        reference=parity.reference(model, ids),
         token_ids=ids,
         texts=TEXTS,
     )

@@ -113,13 +113,20 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
 """Op name -> implementation ``(node, *operands)``; weights arrive as :class:`RowTensor`, activations as tensors."""
 
 
+Observer = Callable[[ir.Node, torch.Tensor], None]
+"""Called with every node and its first output."""
+
+
 @torch.no_grad()
-def run(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def run(
+    model: ir.Model, inputs: Mapping[str, torch.Tensor], observe: Observer | None = None
+) -> dict[str, torch.Tensor]:
     """Evaluate a graph.
 
     Args:
         model: A graph that ``verify`` accepts.
         inputs: Graph input name -> tensor; shapes and dtypes as :func:`exporter.ir.build.build` documents.
+        observe: Sees the activations pass.
 
     Returns:
         Graph output name -> float32 tensor.
@@ -139,6 +146,8 @@ def run(model: ir.Model, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.
         result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
         results = result if isinstance(result, tuple) else (result,)
         values.update(zip(node.outputs, results, strict=True))
+        if observe is not None:
+            observe(node, results[0])
         for value in node.inputs:
             if value in remaining:
                 remaining[value] -= 1
@@ -155,10 +164,12 @@ def empty_cache(model: ir.Model, batch: int = 1) -> dict[str, torch.Tensor]:
     return {name: torch.zeros(shape) for name in names}
 
 
-def logits(model: ir.Model, token_ids: list[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def logits(
+    model: ir.Model, token_ids: list[int], observe: Observer | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Logits at every position of one sequence, float32 ``[n_tokens, vocab_size]``, computed in one pass."""
     tokens = torch.tensor([token_ids], dtype=torch.int64)
     positions = torch.arange(len(token_ids), dtype=torch.int64)[None]
-    result = run(model, {"tokens": tokens, "positions": positions, **empty_cache(model)})
+    result = run(model, {"tokens": tokens, "positions": positions, **empty_cache(model)}, observe)
     array: np.ndarray[Any, np.dtype[np.float32]] = result["logits"][0].numpy()
     return array

@@ -9,6 +9,7 @@ from exporter.targets.base import Target
 
 REGISTRY: dict[str, str] = {
     "gguf": "exporter.targets.gguf.target:GGUF",
+    "onnx": "exporter.targets.onnx.target:ONNX",
 }
 """Target name -> ``module:object``."""
 

@@ -36,6 +36,8 @@ class Quant:
         max_kl: Faithfulness gate on the mean KL divergence (nats) to the reference on the same weights.
         max_rounding: Gate on ``|decoded row - source row| / |source row|``: what the format may round away.
         max_abs: Faithfulness gate on ``max |logits - reference| / std(reference)``; only full precision has one.
+        max_activation: Gate on the largest magnitude that the source's arithmetic reaches between the norms, for
+            artifacts that compute in a type with a narrower range than float32.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Quant:
     max_kl: float
     max_rounding: float
     max_abs: float | None = None
+    max_activation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,20 +152,36 @@ class Runtime(Protocol):
 
 
 class Target(Protocol):
-    """One place where models run."""
+    """One place where models run.
+
+    Attributes:
+        name: What ``--target`` takes.
+        summary: One line for ``exporter targets``.
+        quants: The capability table, by name.
+        aliases: Names that this target's users know a row by -> the row's name.
+        default_quant: The row where ``--quant`` names none.
+        language: Of :meth:`commands`, as Markdown names it.
+        remarks: What a model card must say about every artifact of this target.
+    """
 
     name: str
     summary: str
     quants: Mapping[str, Quant]
+    aliases: Mapping[str, str]
     default_quant: str
+    language: str
+    remarks: Sequence[str]
 
     def plan(self, subject: Subject, quant: str, options: Options) -> Plan: ...
 
-    def side_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
-        """Small text files beside the artifacts, path -> content; ``artifacts`` maps quant -> files."""
+    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+        """Text files that the artifacts of a folder share, path -> content; ``artifacts`` maps quant -> files.
+
+        They are in place before the first artifact is proved, because a runtime may need them.
+        """
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
-        """Shell commands that run an artifact, for its model card."""
+        """Lines of code that run an artifact, for its model card; what several artifacts share appears once."""
 
     def runtime_versions(self) -> Mapping[str, str | None]:
         """Runtime -> version found, or ``None`` where it is not installed."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from exporter import targets
 from exporter.errors import RuntimeUnavailableError
 from exporter.targets.onnx import runtime
 
@@ -18,12 +17,6 @@ def onnx_runtime() -> None:
         runtime.require()
     except RuntimeUnavailableError as error:
         pytest.skip(error.message)
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line knows the target, whether or not it is offered to everybody yet."""
-    monkeypatch.setitem(targets.REGISTRY, "onnx", "exporter.targets.onnx.target:ONNX")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -46,6 +46,8 @@ def export(checkpoint: Path, out: Path, quant: str = "f32", options: Options | N
     source = open_source(str(checkpoint), SourceOptions())
     plan = ONNX.plan(source.subject(), quant, options or Options())
     written = plan.write(out, lambda n: None)
+    for path, text in ONNX.shared_files(source.subject(), {plan.variant.quant.name: plan.files}).items():
+        (out / path).write_text(text, encoding="utf-8")
     return Export(source, plan, [out / file.path for file in written])
 
 

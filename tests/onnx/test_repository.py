@@ -12,6 +12,7 @@ import pytest
 from exporter.config import RopeScaling
 from exporter.errors import TargetError
 from exporter.targets.onnx import layout
+from exporter.targets.onnx.capabilities import QUANTS
 from exporter.targets.onnx.repository import render
 from exporter.tokenizer import TokenType
 from tests.fixtures import vocabulary
@@ -35,6 +36,7 @@ def test_the_layout_is_transformers_js(tiny: Export) -> None:
     found = sorted(str(p.relative_to(tiny.folder)) for p in tiny.folder.rglob("*") if p.is_file())
     assert found == [
         "config.json",
+        "genai_config.json",
         "generation_config.json",
         "onnx/model_q4.onnx",
         "onnx/model_q4.onnx_data",
@@ -107,7 +109,7 @@ def test_the_configuration_reads_back(scaling: RopeScaling | None, huggingface_f
 def test_frequencies_without_a_formula_are_refused(tiny: Export) -> None:
     config = SPEC.config.replace(rope_scaling=RopeScaling("factors", factors=(2.0,) * 16))
     with pytest.raises(TargetError, match="rotary frequencies") as refusal:
-        render(config, tiny.source.tokenizer, {}, "q4")
+        render(config, tiny.source.tokenizer, {}, QUANTS["int4"])
     assert "original checkpoint" in str(refusal.value.hint)
 
 

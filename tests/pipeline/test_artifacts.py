@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
+from exporter import targets
 from exporter.targets.gguf.capabilities import QUANTS
 from tests.fixtures import vocabulary
 from tests.fixtures.models import weights
@@ -212,9 +213,12 @@ class TestHelp:
 
     def test_targets_lists_every_name_and_the_runtime_found(self) -> None:
         listed = run("targets", "--format", "json").json["targets"]
-        assert [target["name"] for target in listed] == ["gguf"]
+        assert [target["name"] for target in listed] == [*targets.REGISTRY]
         assert [quant["name"] for quant in listed[0]["quants"]] == [*QUANTS]
-        assert {q["name"] for q in listed[0]["quants"] if q["portable"]} == {"f32", "f16", "bf16", "int8", "int4"}
+        works_on = {q["name"]: q["targets"] for q in listed[0]["quants"]}
+        assert works_on["int4"] == [*targets.REGISTRY]
+        assert works_on["bf16"] == works_on["q4_k_m"] == ["gguf"]
+        assert listed[1]["aliases"] == {"fp32": "f32", "fp16": "f16", "q4": "int4"}
         assert "llama.cpp" in listed[0]["runtimes"]
         for quant in QUANTS:
             assert re.search(rf"^ {quant} ", run("targets").stdout, re.MULTILINE)

@@ -29,11 +29,11 @@ class GgufQuant(Quant):
 def _portable(
     name: str, ftype: str, summary: str, max_rounding: float, max_kl: float, max_abs: float | None = None
 ) -> GgufQuant:
-    return GgufQuant(name, summary, True, max_kl, max_rounding, max_abs, ftype)
+    return GgufQuant(name, summary, True, max_kl, max_rounding, max_abs, ftype=ftype)
 
 
 def _native(name: str, summary: str, max_rounding: float, max_kl: float) -> GgufQuant:
-    return GgufQuant(name, summary, False, max_kl, max_rounding, None, name.upper())
+    return GgufQuant(name, summary, False, max_kl, max_rounding, ftype=name.upper())
 
 
 QUANTS: dict[str, GgufQuant] = {

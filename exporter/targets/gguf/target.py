@@ -20,7 +20,10 @@ class _Gguf:
     name = "gguf"
     summary = "desktops and servers: llama.cpp, Ollama, LM Studio"
     quants: Mapping[str, Quant] = QUANTS
+    aliases: Mapping[str, str] = {}
     default_quant = "q4_k_m"
+    language = "sh"
+    remarks: Sequence[str] = ()
 
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
         if quant not in QUANTS:
@@ -32,7 +35,7 @@ class _Gguf:
             subject = Subject(apply_recipe(subject.model, PORTABLE_RECIPES[quant]), subject.tokenizer, subject.info)
         return GgufPlan(subject, row, options)
 
-    def side_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         first = next(iter(artifacts.values()))[0]
         return {f"{FOLDER}/Modelfile": modelfile.render(Path(first.path).name, subject.tokenizer)}
 

@@ -77,7 +77,8 @@ def inputs(emitter: Emitter) -> Inputs:
     flat_ids = op("Reshape", "flat_ids", ids, minus_one)
     token_index = op("Reshape", "token_index", rotated("Add", "to_left"), minus_one)
     token_ids = op("Gather", "token_ids", flat_ids, token_index, axis=0)
-    keep_from = op("Neg", "keep_from", op("Unsqueeze", "keep", keep, first))
+    # Transformers.js gives a scalar, onnxruntime-genai an array of one.
+    keep_from = op("Neg", "keep_from", op("Reshape", "keep", keep, minus_one))
     kept_index = op("Slice", "kept_index", rotated("Sub", "to_right"), keep_from, end, second)
     return Inputs(token_ids, last_index, total_length, kept_index, rows)
 

@@ -1,8 +1,7 @@
 """What the ONNX target can do: its quantization names, the file each one makes, and how closely it must agree.
 
 File names are Transformers.js' (``DEFAULT_DTYPE_SUFFIX_MAPPING`` in its ``utils/dtypes.js``), which picks a file by
-the ``dtype`` that a page asks for. Several names of ours may mean one file: ``int4`` names the portable integers on
-every target, ``q4`` is what Transformers.js calls the file that carries them.
+the ``dtype`` that a page asks for.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporter.targets.base import Quant
+
+MAX_HALF = 65504.0 / 4
+"""Float16 ends at 65504; two bits are left for what other texts may reach."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class OnnxQuant(Quant):
     recipe: str = "f32"
     activations: ir.DataType = ir.DataType.FLOAT
 
+    @property
+    def file_name(self) -> str:
+        return f"model{self.suffix}.onnx"
+
 
 _HALF = ir.DataType.FLOAT16
 
@@ -40,7 +46,7 @@ QUANTS: dict[str, OnnxQuant] = {
         OnnxQuant("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
         OnnxQuant(
             "f16", "float16 matrices and cache, float32 norms and residuals", True, 1e-4, 2**-10,
-            dtype="fp16", suffix="_fp16", recipe="f16", activations=_HALF,
+            max_activation=MAX_HALF, dtype="fp16", suffix="_fp16", recipe="f16", activations=_HALF,
         ),
         OnnxQuant(
             "int8", "portable 8-bit integers, group 32, weights only", True, 1e-2, 0.025,
@@ -51,20 +57,19 @@ QUANTS: dict[str, OnnxQuant] = {
             dtype="q4", suffix="_q4", recipe="int4",
         ),
         OnnxQuant(
+            "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
+            max_activation=MAX_HALF, dtype="q4f16", suffix="_q4f16", recipe="int4", activations=_HALF,
+        ),
+        OnnxQuant(
             "q8", "the integers of int8, where Transformers.js looks in wasm by default", False, 1e-2, 0.025,
             dtype="q8", suffix="_quantized", recipe="int8",
         ),
-        OnnxQuant(
-            "q4", "Transformers.js' name of int4", False, 1e-2, 0.4,
-            dtype="q4", suffix="_q4", recipe="int4",
-        ),
-        OnnxQuant(
-            "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
-            dtype="q4f16", suffix="_q4f16", recipe="int4", activations=_HALF,
-        ),
-        OnnxQuant(
-            "fp16", "Transformers.js' name of f16", False, 1e-4, 2**-10,
-            dtype="fp16", suffix="_fp16", recipe="f16", activations=_HALF,
-        ),
     )
 }  # fmt: skip
+
+ALIASES = {"fp32": "f32", "fp16": "f16", "q4": "int4"}
+"""Transformers.js' names of the rows whose portable name is another."""
+
+PREFERENCE = ("int4", "q8", "int8", "q4f16", "f16", "f32")
+"""What a page gets that names no ``dtype``: the first of these that the folder has. Smallest first, but nothing that
+needs float16 arithmetic, which not every device has, before something that runs everywhere."""

@@ -40,7 +40,7 @@ class Variant:
     def __init__(self, source: ir.Model, quant: OnnxQuant) -> None:
         self.quant = quant
         self.model = apply_recipe(source.clone(), PORTABLE_RECIPES[quant.recipe])
-        self.name = f"model{quant.suffix}.onnx"
+        self.name = quant.file_name
         self.lowered: Lowered = lower(self.model, quant.activations)
         self.placed = layout.place(self.lowered.weights, layout.MAX_FILE_BYTES)
 
@@ -121,13 +121,7 @@ class OnnxPlan:
         )
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
-        """Write the variant, and the repository around it, which no runtime loads it without.
-
-        The repository's files belong to all variants: the target's side files, not this artifact's.
-        """
         (folder / repository.MODELS).mkdir(parents=True, exist_ok=True)
-        for path, text in repository_files(self._subject, self.variant.quant.dtype).items():
-            (folder / path).write_text(text, encoding="utf-8")
         data = layout.write_data(
             self.variant.placed, f"{repository.MODELS}/{self.variant.name}", folder, self._options.jobs, progress
         )
@@ -144,6 +138,6 @@ class OnnxPlan:
         return self.variant.serialized()
 
 
-def repository_files(subject: Subject, dtype: str) -> dict[str, str]:
+def repository_files(subject: Subject, default: OnnxQuant) -> dict[str, str]:
     """Path -> text of the files around the models; ``subject`` holds the unquantized graph."""
-    return repository.render(config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), dtype)
+    return repository.render(config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), default)

@@ -13,7 +13,9 @@ from typing import Any
 
 from exporter.config import ModelConfig, RopeScaling
 from exporter.errors import TargetError
-from exporter.targets.onnx.capabilities import QUANTS
+from exporter.targets.onnx.capabilities import QUANTS, OnnxQuant
+from exporter.targets.onnx.genai import genai_config
+from exporter.targets.onnx.rotary import context_length
 from exporter.tokenizer import Tokenizer
 from exporter.tokenizer.to_huggingface import to_hf_json
 from exporter.tokenizer.tokenizer import unused_piece
@@ -27,14 +29,16 @@ _NAMED = ("bos", "eos", "pad", "unk")
 _HALF_CACHES = {row.dtype: "float16" for row in QUANTS.values() if row.activations.name == "FLOAT16"}
 
 
-def render(config: ModelConfig, tokenizer: Tokenizer, data_files: Mapping[str, int], dtype: str) -> dict[str, str]:
+def render(
+    config: ModelConfig, tokenizer: Tokenizer, data_files: Mapping[str, int], default: OnnxQuant
+) -> dict[str, str]:
     """Every file but the models, path below the output folder -> text.
 
     Args:
         config: Of the graph.
         tokenizer: Its tokenizer.
         data_files: Model file name -> number of its external data files, of every variant the model can have.
-        dtype: Transformers.js' name of the variant to load where a page names none.
+        default: The variant to load where nobody names one.
 
     Raises:
         TargetError: If ``config.json`` cannot express the model's rotary frequencies.
@@ -42,7 +46,7 @@ def render(config: ModelConfig, tokenizer: Tokenizer, data_files: Mapping[str, i
     model = {
         **model_config(config, tokenizer),
         "transformers.js_config": {
-            "dtype": dtype,
+            "dtype": default.dtype,
             "kv_cache_dtype": _HALF_CACHES,
             "use_external_data_format": dict(data_files),
         },
@@ -52,6 +56,7 @@ def render(config: ModelConfig, tokenizer: Tokenizer, data_files: Mapping[str, i
         "generation_config.json": generation_config(tokenizer),
         "tokenizer_config.json": tokenizer_config(tokenizer, config),
         "special_tokens_map.json": _special_tokens(tokenizer),
+        "genai_config.json": genai_config(config, tokenizer, f"onnx/{default.file_name}"),
     }
     texts = {name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in documents.items()}
     texts["tokenizer.json"] = json.dumps(_tokenizer_json(tokenizer), ensure_ascii=False)
@@ -126,7 +131,7 @@ def tokenizer_config(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, Any
         **_special_tokens(tokenizer),
         "add_bos_token": tokenizer.add_bos,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config.max_seq_len,
+        "model_max_length": context_length(config),
         **template,
     }
 

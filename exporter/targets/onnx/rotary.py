@@ -14,13 +14,18 @@ CONTEXT = 16384
 a quarter of what wasm can address."""
 
 
+def context_length(config: ModelConfig) -> int:
+    """Positions that an exported model has, in tokens: the model's own, or what the table holds."""
+    return min(config.max_seq_len, CONTEXT)
+
+
 def rotary_tables(frequencies: RowTensor, config: ModelConfig, dtype: ir.DataType) -> tuple[Weight, Weight]:
     """``cos_cache`` and ``sin_cache``, ``[positions, head_dim / 2]``.
 
     The angle is a float32 product, as in the reference; its cosine is taken in float64 and rounded once.
     """
     inv_freq = frequencies.rows_f32(0, frequencies.n_rows)
-    shape = (min(config.max_seq_len, CONTEXT), len(inv_freq))
+    shape = (context_length(config), len(inv_freq))
 
     def table(name: str, function: np.ufunc) -> Weight:
         def read(start: int, stop: int) -> Array:

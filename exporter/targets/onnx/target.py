@@ -8,8 +8,17 @@ from pathlib import Path
 from exporter.errors import TargetError
 from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
 from exporter.targets.onnx import reading, repository, runtime
-from exporter.targets.onnx.capabilities import QUANTS
+from exporter.targets.onnx.capabilities import ALIASES, PREFERENCE, QUANTS
 from exporter.targets.onnx.plan import OnnxPlan, repository_files
+
+REMARKS = (
+    "ONNX: 8-bit variants round the weights only. The customary `q8` of Transformers.js rounds the activations too, "
+    "with one scale for all of them, which costs far more; the exporter's `docs/onnx.md` has the numbers.",
+    "ONNX: the float16 variants keep norms and the residual stream in float32; their other activations were checked to "
+    "stay far from float16's limit.",
+    "ONNX: checked in ONNX Runtime on the CPU. Nothing was run on WebGPU hardware.",
+)
+"""What the numbers in a model card do not say."""
 
 
 class _Onnx:
@@ -18,7 +27,10 @@ class _Onnx:
     name = "onnx"
     summary = "browsers and Node.js: Transformers.js, ONNX Runtime"
     quants: Mapping[str, Quant] = QUANTS
+    aliases: Mapping[str, str] = ALIASES
     default_quant = "int4"
+    language = "js"
+    remarks = REMARKS
 
     def plan(self, subject: Subject, quant: str, options: Options) -> OnnxPlan:
         if quant not in QUANTS:
@@ -27,13 +39,17 @@ class _Onnx:
             )
         return OnnxPlan(subject, QUANTS[quant], options)
 
-    def side_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
-        smallest = min(artifacts, key=lambda quant: sum(file.nbytes for file in artifacts[quant]))
-        return repository_files(subject, QUANTS[smallest].dtype)
+    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+        default = next(quant for quant in PREFERENCE if quant in artifacts)
+        return repository_files(subject, QUANTS[default])
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
-        dtype = next(q.dtype for q in QUANTS.values() if Path(files[0].path).name == f"model{q.suffix}.onnx")
-        return [f'await pipeline("text-generation", "{repository.FOLDER}", {{ dtype: "{dtype}" }})']
+        dtype = next(q.dtype for q in QUANTS.values() if Path(files[0].path).name == q.file_name)
+        return [
+            'import { env, pipeline } from "@huggingface/transformers";',
+            'env.localModelPath = "./";  // this folder',
+            f'const {dtype} = await pipeline("text-generation", "{repository.FOLDER}", {{ dtype: "{dtype}" }});',
+        ]
 
     def runtime_versions(self) -> Mapping[str, str | None]:
         return {runtime.PACKAGE: runtime.version()}
