@@ -19,7 +19,7 @@ from exporter.tensors import Array, RowTensor
 _WEIGHT_OPERAND = {"Embedding": EMBEDDING, "Linear": LINEAR, "RMSNorm": NORM}
 """Op -> role of its operand 1."""
 
-DEFAULT_ROUNDING = {"int4": "least-squares", "int8": "nearest"}
+DEFAULT_ROUNDING = {"int4": "least-squares", "int8": "nearest", "int8_rows": "nearest"}
 """Scheme -> rounding method without calibration data; measured in ``docs/quantization.md``."""
 
 
@@ -107,7 +107,7 @@ class ApplyRecipe(passes.InPlacePass):
             graph,
             ops.initializer(graph, ints),
             ops.initializer(graph, scales),
-            block_size=scheme.group_size,
+            block_size=scheme.block_size(ints.dims[1]),
             name=name,
             before=first_user,
         )

@@ -70,16 +70,17 @@ def quantize_tensor(
 
     Returns:
         Integers ``[out, in]`` (int8 values, typed INT4 or INT8) named ``<name>.ints`` and float32 scales
-        ``[out, in / group_size]`` named ``<name>.scales``.
+        ``[out, in / block_size]`` named ``<name>.scales``.
 
     Raises:
         GraphError: If the columns do not divide into groups; on reading, if a weight exceeds the largest scale.
     """
     n_rows, n_cols = source.dims
-    if n_cols % scheme.group_size:
+    block_size = scheme.block_size(n_cols)
+    if n_cols % block_size:
         raise GraphError(
             f"{source.name} cannot be quantized to {scheme.name}",
-            expected=f"columns in multiples of {scheme.group_size}",
+            expected=f"columns in multiples of {block_size}",
             found=n_cols,
             hint="use f16 or bf16 for this model",
         )
@@ -88,7 +89,7 @@ def quantize_tensor(
     scales = RowTensor(
         f"{source.name}.scales",
         ir.DataType.FLOAT,
-        (n_rows, n_cols // scheme.group_size),
+        (n_rows, n_cols // block_size),
         lambda a, b: shared.blocks(a, b)[1],
     )
     return ints, scales

@@ -20,16 +20,20 @@ class Scheme:
     Attributes:
         name: The scheme's name in recipes and manifests.
         bits: Width of one integer.
-        group_size: Consecutive columns that share one scale.
+        group_size: Consecutive columns that share one scale; ``None`` for all of a row.
         qmin: Smallest integer.
         qmax: Largest integer.
     """
 
     name: str
     bits: int
-    group_size: int
+    group_size: int | None
     qmin: int
     qmax: int
+
+    def block_size(self, n_cols: int) -> int:
+        """Columns that share one scale in a matrix of that width."""
+        return self.group_size or n_cols
 
     @property
     def dtype(self) -> ir.DataType:
@@ -38,6 +42,7 @@ class Scheme:
 
 INT4 = Scheme("int4", bits=4, group_size=32, qmin=-8, qmax=7)
 INT8 = Scheme("int8", bits=8, group_size=32, qmin=-127, qmax=127)
+INT8_ROWS = Scheme("int8_rows", bits=8, group_size=None, qmin=-127, qmax=127)
 
 EMBEDDING, HEAD, LINEAR, NORM = "embedding", "head", "linear", "norm"
 """The roles a weight can play; a tied embedding plays two."""
@@ -85,3 +90,6 @@ PORTABLE_RECIPES: dict[str, Recipe] = {
     )
 }
 """Names that mean the same on every target."""
+
+INT8_ROWS_RECIPE = _recipe("int8_rows", ((NORM,), _F32), (_MATRICES, INT8_ROWS))
+"""One scale for each output channel: what integer matrix products take."""

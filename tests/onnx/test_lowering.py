@@ -13,8 +13,9 @@ from exporter.errors import TargetError
 from exporter.ir.spec import vocabulary
 from exporter.ir.verify import verify
 from exporter.quant.apply import apply_recipe
-from exporter.quant.schemes import EMBEDDING, HEAD, INT4, INT8, LINEAR, Recipe, Rule
+from exporter.quant.schemes import EMBEDDING, HEAD, INT4, INT8, INT8_ROWS_RECIPE, LINEAR, Recipe, Rule
 from exporter.targets.onnx import lower as lowering
+from exporter.targets.onnx.capabilities import QUANTS
 from exporter.targets.onnx.lower import RULES, lower
 from tests.ir.graphs import graph, node
 from tests.onnx.support import SPEC
@@ -55,8 +56,8 @@ def test_a_layer_is_fused() -> None:
 
 def test_wasm_has_every_op() -> None:
     """No GatherBlockQuantized, and nothing of an opset that onnxruntime-web does not know."""
-    for recipe in ("f32", "int8", "int4"):
-        lowered = lower(graph(SPEC, recipe), F32).model
+    for quant in QUANTS.values():
+        lowered = lower(apply_recipe(graph(SPEC), quant.recipe), quant.activations).model
         contributed = {n.op_type for n in lowered.graph if n.domain}
         assert contributed <= {"GroupQueryAttention", "MatMulNBits", "SkipSimplifiedLayerNormalization"}
         assert lowered.graph.opset_imports == {"": 21, "com.microsoft": 1}
@@ -91,6 +92,16 @@ def test_the_tied_embedding_is_the_heads_initializer() -> None:
         lowered = lower(graph(SPEC.replace(tied=True), recipe), F32).model
         users = {n.op_type for n, _ in lowered.graph.initializers[name].uses()}
         assert users == {"Gather", "Gemm" if recipe == "f32" else "MatMulNBits"}
+
+
+def test_rows_with_one_scale_are_multiplied_as_integers() -> None:
+    lowered = lower(apply_recipe(graph(SPEC.replace(tied=True)), INT8_ROWS_RECIPE), F32).model
+    assert "MatMulNBits" not in op_types(lowered)
+    assert op_types(lowered)["MatMulInteger"] == SPEC.n_layers * 5 + 1
+    planes = [n for n in lowered.graph if n.op_type == "Concat" and str(n.name).endswith(".planes.both")]
+    assert len(planes) == SPEC.n_layers * 4 + 1, "one pair for all matrices that multiply the same activations"
+    users = {n.op_type for n, _ in lowered.graph.initializers["tok_embeddings.weight.ints"].uses()}
+    assert users == {"Gather", "MatMulInteger"}
 
 
 def test_projections_that_are_encoded_differently_stay_apart() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.quant import rounding
-from exporter.quant.schemes import INT4, INT8, Scheme
+from exporter.quant.schemes import INT4, INT8, INT8_ROWS, Scheme
 from tests.quant.oracle import FINEST, Floats, assert_portable, decode, largest_error, rows, uniform
 
 SCHEMES = st.sampled_from([INT4, INT8])
@@ -36,6 +36,16 @@ def test_nearest_moves_no_weight_by_more_than_half_a_step(x: Floats, scheme: Sch
     ints, scales = uniform("nearest")(x, scheme)
     error = np.abs(decode(ints, scales, scheme.group_size) - x.astype(np.float64))
     assert (error <= np.repeat(largest_error(scales, scheme), scheme.group_size, axis=1)).all()
+
+
+@given(rows())
+def test_whole_rows_share_a_scale_and_move_no_weight_by_more_than_half_a_step(x: Floats) -> None:
+    ints, scales = uniform("nearest")(x, INT8_ROWS)
+    assert_portable(scales)
+    assert scales.shape == (len(x), 1)
+    assert INT8_ROWS.qmin <= ints.min() <= ints.max() <= INT8_ROWS.qmax
+    error = np.abs(decode(ints, scales, x.shape[1]) - x.astype(np.float64))
+    assert (error <= largest_error(scales, INT8_ROWS)).all()
 
 
 @given(rows(), SCHEMES)

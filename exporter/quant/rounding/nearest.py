@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.quant.rounding import Floats
-from exporter.quant.rounding.portable import portable
+from exporter.quant.rounding.portable import portable, portable_scales
 from exporter.quant.schemes import Scheme
 from exporter.simd.functions import jit, largest, load32, maximum, minimum, nearest_int, smallest, store_bytes
 
@@ -29,10 +29,22 @@ def _kernel(x: Floats, qmin: np.float32, qmax: np.float32, ints: Any, scales: Fl
 
 
 def quantize(rows: Floats, importance: Floats, scheme: Scheme) -> tuple[npt.NDArray[np.int8], Floats]:
-    """See :mod:`exporter.quant.rounding`; importance changes nothing here, and ``scheme.group_size`` must be 32."""
+    """See :mod:`exporter.quant.rounding`; importance changes nothing here. Groups are 32 columns or whole rows."""
+    if scheme.group_size is None:
+        return _whole_rows(rows, scheme)
     n, k = rows.shape
     ints = np.empty((n, k), np.int8)
     scales = np.empty((n, k // GROUP), np.float32)
     flat = np.ascontiguousarray(rows, np.float32).reshape(-1)
     _kernel(flat, np.float32(scheme.qmin), np.float32(scheme.qmax), ints.reshape(-1).view(np.uint8), scales.reshape(-1))
     return ints, scales
+
+
+def _whole_rows(rows: Floats, scheme: Scheme) -> tuple[npt.NDArray[np.int8], Floats]:
+    low, high = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
+    bounds = np.maximum(np.maximum(high, 0) / np.float32(scheme.qmax), np.minimum(low, 0) / np.float32(scheme.qmin))
+    scales = portable_scales(bounds)
+    levels = rows * (np.float32(1) / scales)
+    np.rint(levels, out=levels)
+    np.clip(levels, scheme.qmin, scheme.qmax, out=levels)
+    return levels.astype(np.int8), scales

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from exporter.quant.schemes import INT8_ROWS_RECIPE, PORTABLE_RECIPES, Recipe
 from exporter.targets.base import Quant
 
 MAX_HALF = 65504.0 / 4
@@ -23,14 +24,14 @@ class OnnxQuant(Quant):
     Attributes:
         dtype: Transformers.js' name of the variant, what a page passes as ``dtype``.
         suffix: What its file name has between ``model`` and ``.onnx``.
-        recipe: The portable recipe (``exporter/quant/schemes.py``) that its weights follow.
+        recipe: What its weights follow.
         activations: Element type of matrix products, attention and its cache. The residual stream and the norms are
             float32 everywhere: the largest activations of a Llama live there, and float16 ends at 65504.
     """
 
     dtype: str = "fp32"
     suffix: str = ""
-    recipe: str = "f32"
+    recipe: Recipe = PORTABLE_RECIPES["f32"]
     activations: ir.DataType = ir.DataType.FLOAT
 
     @property
@@ -46,23 +47,23 @@ QUANTS: dict[str, OnnxQuant] = {
         OnnxQuant("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
         OnnxQuant(
             "f16", "float16 matrices and cache, float32 norms and residuals", True, 1e-4, 2**-10,
-            max_activation=MAX_HALF, dtype="fp16", suffix="_fp16", recipe="f16", activations=_HALF,
+            max_activation=MAX_HALF, dtype="fp16", suffix="_fp16", recipe=PORTABLE_RECIPES["f16"], activations=_HALF,
         ),
         OnnxQuant(
             "int8", "portable 8-bit integers, group 32, weights only", True, 1e-2, 0.025,
-            dtype="int8", suffix="_int8", recipe="int8",
+            dtype="int8", suffix="_int8", recipe=PORTABLE_RECIPES["int8"],
         ),
         OnnxQuant(
             "int4", "portable 4-bit integers, group 32; embedding and head int8", True, 1e-2, 0.4,
-            dtype="q4", suffix="_q4", recipe="int4",
+            dtype="q4", suffix="_q4", recipe=PORTABLE_RECIPES["int4"],
         ),
         OnnxQuant(
             "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
-            max_activation=MAX_HALF, dtype="q4f16", suffix="_q4f16", recipe="int4", activations=_HALF,
+            max_activation=MAX_HALF, dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], activations=_HALF,
         ),
         OnnxQuant(
-            "q8", "the integers of int8, where Transformers.js looks in wasm by default", False, 1e-2, 0.025,
-            dtype="q8", suffix="_quantized", recipe="int8",
+            "q8", "8-bit integers, one scale a row, multiplied as integers: for wasm", False, 1e-4, 0.1,
+            dtype="q8", suffix="_quantized", recipe=INT8_ROWS_RECIPE,
         ),
     )
 }  # fmt: skip

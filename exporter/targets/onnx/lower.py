@@ -2,7 +2,7 @@
 
 Each op of the vocabulary has one rule; what ONNX Runtime has a fused kernel for is fused on the way:
 
-* ``DequantizeLinear`` + ``Linear`` -> ``MatMulNBits``,
+* ``DequantizeLinear`` + ``Linear`` -> ``MatMulNBits``; ``MatMulInteger`` where a row has one scale,
 * the three projections of a layer -> one, where they are encoded alike,
 * ``Rope`` + ``Attention`` -> ``GroupQueryAttention``,
 * ``Residual`` + ``RMSNorm`` -> ``SkipSimplifiedLayerNormalization``.
@@ -29,8 +29,9 @@ from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_t
 from exporter.rope import half_from_interleaved
 from exporter.targets.onnx import batch, names
 from exporter.targets.onnx.emit import IR_VERSION, Emitter
+from exporter.targets.onnx.integer_product import planes, product
 from exporter.targets.onnx.rotary import rotary_tables
-from exporter.targets.onnx.weights import Weight, float_weight, integer_weight
+from exporter.targets.onnx.weights import Weight, column_weight, float_weight, integer_weight
 from exporter.tensors import RowTensor, permute_rows
 
 F32 = ir.DataType.FLOAT
@@ -99,6 +100,9 @@ class _Lowering:
             (_ordered(parts[0], index), _ordered(parts[1], index))
             for parts, index in zip(map(quantized_parts, weights), order, strict=True)
         ]
+        if block == ints.dims[1]:
+            columns, scales = emitter.weight(column_weight(name, parts))
+            return product(emitter, planes(emitter, x, block), columns, scales, node)
         blocks = integer_weight(name, parts, bits, self.half)
         n_rows = blocks.blobs[0].shape[0]
         return emitter.microsoft(
@@ -161,9 +165,16 @@ def _embedding(low: _Lowering, node: ir.Node) -> None:
         found = emitter.op("Gather", rows, ids, name="embedding", dtype=low.half, axis=0)
         low.values[node.outputs[0]] = emitter.cast(found, F32)
         return
-    ints, scales, _ = quantized_parts(table)
+    ints, scales, block = quantized_parts(table)
     if ints.dtype != ir.DataType.INT8:
         raise TargetError(f"{name} must have 8 bits", found=ints.dtype.name, hint="use a recipe with an int8 embedding")
+    if block == ints.dims[1]:
+        columns, steps = emitter.weight(column_weight(name, [(ints, scales)]))
+        picked = emitter.op("Gather", columns, ids, name="embedding.columns", dtype=ir.DataType.INT8, axis=1)
+        step = emitter.op("Gather", steps, ids, name="embedding.scale", dtype=F32, axis=0)
+        scaled = emitter.op("Mul", emitter.cast(picked, F32), step, name="embedding.scaled", dtype=F32)
+        low.values[node.outputs[0]] = emitter.op("Transpose", scaled, name="embedding", dtype=F32, perm=[1, 0])
+        return
     # The very bytes that MatMulNBits reads as the head. GatherBlockQuantized would be one node, but wasm has none.
     blocks, steps = emitter.weight(integer_weight(name, [(ints, scales)], 8, low.half))
     levels = emitter.op("Gather", blocks, ids, name="embedding.levels", dtype=ir.DataType.UINT8, axis=0)

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from exporter.errors import ExporterError
 from exporter.ir.build import config_of
 from exporter.quant.apply import apply_recipe
-from exporter.quant.schemes import PORTABLE_RECIPES
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
 from exporter.targets.onnx import layout, repository
@@ -39,7 +38,7 @@ class Variant:
 
     def __init__(self, source: ir.Model, quant: OnnxQuant) -> None:
         self.quant = quant
-        self.model = apply_recipe(source.clone(), PORTABLE_RECIPES[quant.recipe])
+        self.model = apply_recipe(source.clone(), quant.recipe)
         self.name = quant.file_name
         self.lowered: Lowered = lower(self.model, quant.activations)
         self.placed = layout.place(self.lowered.weights, layout.MAX_FILE_BYTES)
@@ -115,9 +114,15 @@ class OnnxPlan:
 
     @property
     def peak_bytes(self) -> int:
-        waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in self.variant.lowered.weights)
+        weights = self.variant.lowered.weights
+        waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in weights)
+        # A matrix that is made in one piece is in memory as a whole, and so are those that threads make ahead.
+        whole = sorted(w.nbytes for w in weights if len(w.tasks) == 1)[-(self._options.jobs + 2) :]
         return (
-            anonymous_bytes() + _KERNEL_BYTES + (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT + waiting
+            anonymous_bytes()
+            + _KERNEL_BYTES
+            + (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT
+            + max(waiting, sum(whole))
         )
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:

@@ -89,6 +89,9 @@ def _weights(graph: onnx.GraphProto, stored: Mapping[str, Stored]) -> dict[str, 
             name = node.input[1].removesuffix(".ints")
             bits = next(a.i for a in node.attribute if a.name == "bits")
             found[name] = _decoded(name, stored[node.input[1]], stored[node.input[2]], bits)
+        elif node.op_type == "MatMulInteger":
+            name = node.input[1].removesuffix(".ints")
+            found[name] = _decoded_columns(name, stored[node.input[1]], stored[f"{name}.scales"])
         elif node.op_type in _WEIGHT_INPUT and node.input[_WEIGHT_INPUT[node.op_type]] in stored:
             name = node.input[_WEIGHT_INPUT[node.op_type]]
             if name.endswith((".ints", ".scales")):
@@ -96,8 +99,11 @@ def _weights(graph: onnx.GraphProto, stored: Mapping[str, Stored]) -> dict[str, 
             else:
                 found[name] = _plain(name, stored[name])
     for name in (n.removesuffix(".ints") for n in gathered if n.endswith(".ints")):
-        if name not in found:
-            found[name] = _decoded(name, gathered[f"{name}.ints"], gathered[f"{name}.scales"], _GATHERED_BITS)
+        ints, scales = gathered[f"{name}.ints"], gathered[f"{name}.scales"]
+        if name not in found and ints.array.ndim == 2:
+            found[name] = _decoded_columns(name, ints, scales)
+        elif name not in found:
+            found[name] = _decoded(name, ints, scales, _GATHERED_BITS)
     return found
 
 
@@ -120,6 +126,16 @@ def _decoded(name: str, ints: Stored, scales: Stored, bits: int) -> RowTensor:
         return values
 
     return RowTensor(name, ir.DataType.FLOAT, (n_rows, n_blocks * block_bytes * per_byte), read)
+
+
+def _decoded_columns(name: str, ints: Stored, scales: Stored) -> RowTensor:
+    n_cols, n_rows = ints.array.shape
+
+    def read(start: int, stop: int) -> Array:
+        values: Array = ints.array[:, start:stop].T.astype(np.float32) * scales.array[start:stop, None]
+        return values
+
+    return RowTensor(name, ir.DataType.FLOAT, (n_rows, n_cols), read)
 
 
 def _canonical(name: str, tensor: RowTensor, config: ModelConfig) -> Iterator[tuple[str, RowTensor]]:

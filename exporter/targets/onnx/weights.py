@@ -2,7 +2,8 @@
 
 Layout of ``com.microsoft.MatMulNBits`` (ONNX Runtime, ``docs/ContribOperators.md``): ``B`` is uint8
 ``[N, K / 32, 32 * bits / 8]``, two 4-bit values a byte with the even column in the lower half; without zero points
-a stored value ``u`` means ``u - 2 ** (bits - 1)``. ``scales`` has one number a block.
+a stored value ``u`` means ``u - 2 ** (bits - 1)``. ``scales`` has one number a block. ``MatMulInteger`` takes its
+matrix as ``[K, N]``.
 """
 
 from __future__ import annotations
@@ -91,6 +92,31 @@ def integer_weight(name: str, parts: Sequence[Part], bits: int, scale_dtype: ir.
         Blob(f"{name}.scales", scale_dtype, (n_rows, n_blocks)),
     )
     return Weight(blobs, tuple(tasks()))
+
+
+def column_weight(name: str, parts: Sequence[Part]) -> Weight:
+    """Matrices with one scale a row, side by side as ``MatMulInteger`` takes them: ``<name>.ints``, int8 ``[in, out]``.
+
+    ``<name>.scales`` is float32 ``[out]``. Turning a matrix takes all of it in memory, a byte a weight.
+    """
+    n_rows, n_cols = sum(ints.n_rows for ints, _ in parts), parts[0][0].dims[1]
+
+    def encode() -> tuple[Array, ...]:
+        columns, found = np.empty((n_cols, n_rows), np.int8), np.empty(n_rows, np.float32)
+        at = 0
+        for ints, scales in parts:
+            for start, stop in ints.row_ranges():
+                here = slice(at, at + stop - start)
+                columns[:, here] = ints.rows(start, stop).T
+                found[here] = scales.rows_f32(start, stop)[:, 0]
+                at = here.stop
+        return columns, found
+
+    blobs = (
+        Blob(f"{name}.ints", ir.DataType.INT8, (n_cols, n_rows)),
+        Blob(f"{name}.scales", ir.DataType.FLOAT, (n_rows,)),
+    )
+    return Weight(blobs, (encode,))
 
 
 def pack_4(ints: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
