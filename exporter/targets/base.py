@@ -82,10 +82,12 @@ class Options:
     Attributes:
         split_max_bytes: Largest size of one file, for formats that can be split.
         jobs: Worker threads.
+        browser: Whether an artifact that is meant for browsers must fit into one.
     """
 
     split_max_bytes: int | None = None
     jobs: int = 1
+    browser: bool = True
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,13 @@ class Lowered:
         model: The ONNX model; where its weights lie is still open.
         weights: What its data files must hold.
         parameters: Canonical name -> decoded weight of every parameter that was lowered.
+        activations: Element type of matrix products, attention and cache.
     """
 
     model: ir.Model
     weights: list[Weight]
     parameters: dict[str, RowTensor]
+    activations: ir.DataType
 
 
 @dataclass
@@ -346,4 +348,4 @@ def lower(model: ir.Model, activations: ir.DataType) -> Lowered:
             shape = ("batch_size", config.n_kv_heads, "total_sequence_length", config.head_dim)
             emitter.output(value, f"present.{layer}.{kind}", activations, shape)
     lowered = ir.Model(emitter.graph, ir_version=IR_VERSION, producer_name="exporter")
-    return Lowered(lowered, emitter.weights, low.parameters)
+    return Lowered(lowered, emitter.weights, low.parameters, activations)
