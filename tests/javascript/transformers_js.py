@@ -27,12 +27,14 @@ class Answer:
         positions: How many positions had logits.
         logits: Of the last position.
         generated: The tokens that followed the prompt, the stop token included.
+        seconds: How long these took, the prompt included.
         said: The reply to the messages, if there were some.
     """
 
     positions: int
     logits: list[float]
     generated: list[int]
+    seconds: float
     said: str | None
 
 

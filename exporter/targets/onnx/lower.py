@@ -28,6 +28,7 @@ from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
 from exporter.targets.onnx import batch, names
+from exporter.targets.onnx.capabilities import RESIDUAL_HEADROOM
 from exporter.targets.onnx.emit import IR_VERSION, Emitter
 from exporter.targets.onnx.integer_product import planes, product
 from exporter.targets.onnx.rotary import rotary_tables
@@ -214,10 +215,29 @@ def _rms_norm(low: _Lowering, node: ir.Node) -> None:
     low.values[node.outputs[0]] = y
 
 
+def _residual_term(low: _Lowering, x: ir.Value, weight: ir.Value) -> ir.Value:
+    """A product that the residual stream takes up, in float32.
+
+    It is here that a Llama's largest activations arise: in float16 the product is computed at a fraction of its size.
+    """
+    emitter, name = low.emitter, str(weight.name)
+    if low.half == F32:
+        return low.project(x, [weight], name, [None])
+    node = name.removesuffix(".weight")
+    smaller = emitter.constant("residual.smaller", np.array(1 / RESIDUAL_HEADROOM, low.half.numpy()))
+    x = emitter.op("Mul", emitter.cast(x, low.half), smaller, name=f"{node}.smaller", dtype=low.half)
+    y = emitter.cast(low.project(x, [weight], name, [None]), F32)
+    larger = emitter.constant("residual.larger", np.float32(RESIDUAL_HEADROOM))
+    return emitter.op("Mul", y, larger, name=f"{node}.larger", dtype=F32)
+
+
 def _linear(low: _Lowering, node: ir.Node) -> None:
     if _read_by(node, "Rope", "Attention"):
         return
     x, weight = low.values[_operand(node, 0)], _operand(node, 1)
+    if _read_by(node, "Residual"):
+        low.values[node.outputs[0]] = _residual_term(low, x, weight)
+        return
     if not node.outputs[0].is_graph_output():
         low.values[node.outputs[0]] = low.project(x, [weight], str(weight.name), [None])
         return

@@ -168,6 +168,8 @@ class OnnxPlan:
         return self.variant.serialized()
 
 
-def repository_files(subject: Subject, default: OnnxQuant) -> dict[str, str]:
+def repository_files(subject: Subject, default: OnnxQuant, wasm: OnnxQuant) -> dict[str, str]:
     """Path -> text of the files around the models; ``subject`` holds the unquantized graph."""
-    return repository.render(config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), default)
+    return repository.render(
+        config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), default, wasm
+    )
