@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline.harness import run
+
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "examples" / "web"
 INSTALL = "make web-packages"
@@ -58,8 +60,9 @@ class Found:
 def require_node() -> None:
     if shutil.which("node") is None:
         pytest.skip("Node.js is not installed")
-    if not (WEB / "node_modules" / "@huggingface" / "transformers").is_dir():
-        pytest.skip(f"Transformers.js is not installed: {INSTALL}")
+    for package in ("@huggingface/transformers", "playwright-core"):
+        if not (WEB / "node_modules" / package).is_dir():
+            pytest.skip(f"{package} is not installed: {INSTALL}")
 
 
 def chromium() -> str:
@@ -70,6 +73,14 @@ def chromium() -> str:
     if found is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     return found
+
+
+def export_onnx(model: Path, out: Path, *quants: str) -> Path:
+    """``exporter export MODEL --target onnx``, without the check; ``out``."""
+    chosen = [part for quant in quants for part in ("--quant", quant)]
+    outcome = run("export", model, "--target", "onnx", *chosen, "--out", out, "--no-verify", "--jobs", 2)
+    assert outcome.code == 0, outcome.stderr
+    return out
 
 
 def in_node(folder: Path, **request: Any) -> Found:
@@ -90,10 +101,10 @@ _FETCH = "fetch(process.argv[1] + 'models.json').then((r) => r.text()).then(cons
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """``examples/web/serve.mjs`` with one exported folder; its URL."""
+def serving(*folders: Path) -> Iterator[str]:
+    """``examples/web/serve.mjs`` with some exported folders, on a free port; its URL."""
     require_node()
-    command = ["node", str(WEB / "serve.mjs"), "--port", "0", str(folder)]
+    command = ["node", str(WEB / "serve.mjs"), "--port", "0", *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

@@ -3,22 +3,10 @@
 // { url, steps: [{ do: name, ... }], gpu?, scheme?, width?, height? } -> { seen: [...], requests: [...], errors: [...] }
 // `seen` has an entry for each step that sees. Requests to another origin are aborted, and listed with the others.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 
-const { chromium } = createRequire(new URL("../../examples/web/package.json", import.meta.url))("playwright-core");
+import { browsing } from "../javascript/chromium.mjs";
 
-const ARGUMENTS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 const PATIENCE = 300_000;
 const IMPATIENCE = 10_000;
 
@@ -81,23 +69,11 @@ function pretendGpu(features) {
 
 async function main() {
   const { url, steps, gpu, scheme = "light", width = 1280, height = 800 } = JSON.parse(readFileSync(0, "utf8"));
-  const profile = mkdtempSync(join(tmpdir(), "drive-page-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM,
-    headless: true,
-    args: ARGUMENTS,
-    colorScheme: scheme,
-    viewport: { width, height },
-  });
-  const requests = [];
   const errors = [];
   const seen = [];
-  try {
+  const options = { colorScheme: scheme, viewport: { width, height } };
+  const asked = await browsing(url, options, async (context, requests) => {
     context.setDefaultTimeout(IMPATIENCE);
-    await context.route("**/*", (route) => {
-      requests.push(route.request().url());
-      return new URL(route.request().url()).origin === new URL(url).origin ? route.continue() : route.abort();
-    });
     const page = await context.newPage();
     if (gpu) await page.addInitScript(pretendGpu, gpu);
     page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
@@ -108,11 +84,9 @@ async function main() {
       if (name in VIEWS) seen.push(await VIEWS[name](page, step));
       else await ACTIONS[name](page, step);
     }
-  } finally {
-    await context.close();
-    rmSync(profile, { recursive: true, force: true });
-  }
-  console.log(JSON.stringify({ seen, requests, errors }));
+    return [...requests];
+  });
+  console.log(JSON.stringify({ seen, requests: asked, errors }));
 }
 
 await main();

@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.pipeline.harness import run
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "examples" / "web"
+PAGE = Path(__file__).resolve().parents[2] / "examples" / "web"
 DRIVER = Path(__file__).with_name("drive_page.mjs")
 
 Step = dict[str, Any]
@@ -73,26 +68,6 @@ def _exports(module: str) -> list[str]:
 
 def _export_lines(module: str) -> list[str]:
     return [line for line in (PAGE / module).read_text().splitlines() if line.startswith("export ")]
-
-
-def export(model: Path, out: Path, *quants: str) -> Path:
-    """``exporter export MODEL --target onnx``, without the check."""
-    chosen = [part for quant in quants for part in ("--quant", quant)]
-    outcome = run("export", model, "--target", "onnx", *chosen, "--out", out, "--no-verify", "--jobs", 2)
-    assert outcome.code == 0, outcome.stderr
-    return out
-
-
-@contextmanager
-def served(*folders: Path) -> Iterator[str]:
-    """The address of a server of these folders, on a free port."""
-    command = ["node", str(PAGE / "serve.mjs"), "--port", "0", *map(str, folders)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield next(line.strip() for line in server.stdout if line.startswith("http://"))
-        finally:
-            server.terminate()
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fixtures.downloads import smollm2_gguf
-from tests.web.support import READ, REST, SEND, STOP, TEXT, export, say, served, visit, write
+from tests.javascript.transformers_js import export_onnx, serving
+from tests.web.support import READ, REST, SEND, STOP, TEXT, say, visit, write
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_real_model_chats(chromium: str, tmp_path: Path) -> None:
-    out = export(smollm2_gguf(), tmp_path / "out", "int4")
+    out = export_onnx(smollm2_gguf(), tmp_path / "out", "int4")
     france, italy = say("What is the capital of France?"), say("And what is the capital of Italy?")
     story = [write("Write a long story about a dog."), SEND, TEXT, STOP, REST]
-    with served(out) as url:
+    with serving(out) as url:
         seen = visit(chromium, url, *france, READ, *italy, *story, READ)
     first, last = seen.seen
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from exporter.tokenizer import load_tokenizer_folder
+from tests.javascript.transformers_js import export_onnx, serving
 from tests.web import talkers
 from tests.web.support import (
     READ,
@@ -20,11 +21,9 @@ from tests.web.support import (
     TEXT,
     Visit,
     choose,
-    export,
     options,
     press,
     say,
-    served,
     visit,
     write,
 )
@@ -43,14 +42,14 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     chat = talkers.write_talker(folder / "Tiny-Chat", talkers.CHAT, talkers.CHAT_TEMPLATE)
     guard = talkers.write_talker(folder / "Tiny-Guard", talkers.GUARD, talkers.GUARD_TEMPLATE)
     return {
-        "chat": export(chat, folder / "chat", "f32", "f16", "int8", "int4", "q8", "q4f16"),
-        "guard": export(guard, folder / "guard", "f32"),
+        "chat": export_onnx(chat, folder / "chat", "f32", "f16", "int8", "int4", "q8", "q4f16"),
+        "guard": export_onnx(guard, folder / "guard", "f32"),
     }
 
 
 @pytest.fixture(scope="module")
 def url(exports: dict[str, Path]) -> Iterator[str]:
-    with served(exports["guard"], exports["chat"]) as address:
+    with serving(exports["guard"], exports["chat"]) as address:
         yield address
 
 
@@ -93,7 +92,7 @@ def test_pickers_list_models_variants_and_devices(chromium: str, url: str) -> No
     assert [option.split()[0] for option in seen[1]] == ["q4f16", "q4", "int8", "q8", "fp16", "fp32"]
     assert seen[2] == ["Off", "Tiny-Guard", "Tiny-Chat"]
     assert seen[3] == ["Processor (WebAssembly)"]
-    assert seen[4]["summary"] == "Tiny-Chat · fp16"  # no guard where there is another model
+    assert seen[4]["summary"] == "Tiny-Chat · q8"  # no guard where there is another model
     assert seen[4]["isolated"]
 
 
@@ -197,7 +196,7 @@ def test_the_guard_judges_before_the_chat_model_answers(chromium: str, url: str,
 
 
 def test_a_guard_works_alone(chromium: str, exports: dict[str, Path]) -> None:
-    with served(exports["guard"]) as url:
+    with serving(exports["guard"]) as url:
         before, after = visit(chromium, url, READ, *say("Really?"), *say("Fire!"), READ).seen
     assert before["summary"] == "Tiny-Guard · fp32, verdicts only"
     assert chips(after) == [["Safe"], ["Unsafe", "S2 Non-Violent Crimes"]]
@@ -222,7 +221,7 @@ def test_a_damaged_model_says_so_and_another_variant_still_works(chromium: str, 
     model.write_bytes(whole[: len(whole) // 2])
     steps = [choose("Variant", "q8"), *say("Still?"), READ, choose("Variant", "fp32"), SEND, REST, READ]
     try:
-        with served(exports["chat"]) as url:
+        with serving(exports["chat"]) as url:
             damaged, mended = visit(chromium, url, *steps).seen
     finally:
         model.write_bytes(whole)

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.web.support import PAGE, served
+from tests.javascript.transformers_js import serving
+from tests.web.support import PAGE
 
 DATA = "onnx/model_q4.onnx_data"
 FILES = {"onnx/model_q4.onnx": 10, DATA: 1000, f"{DATA}_1": 90, "onnx/model.onnx": 7}
@@ -42,7 +43,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(export: Path) -> Iterator[str]:
-    with served(export) as address:
+    with serving(export) as address:
         yield address
 
 
@@ -74,18 +75,18 @@ def test_variants_are_counted_with_their_external_data(url: str) -> None:
 def test_every_file_name_of_transformers_js_is_a_variant(tmp_path: Path) -> None:
     suffixes = {"fp32": "", "fp16": "_fp16", "q8": "_quantized", "int8": "_int8", "q4": "_q4", "q4f16": "_q4f16"}
     folder = write_repository(tmp_path / "all", {f"onnx/model{suffix}.onnx": 1 for suffix in suffixes.values()})
-    with served(folder) as url:
+    with serving(folder) as url:
         assert {variant["dtype"] for variant in models(url)[0]["variants"]} == set(suffixes)
 
 
 def test_the_repository_itself_may_be_named(export: Path, tmp_path: Path) -> None:
     alone = write_repository(tmp_path / "My Model")
-    with served(export / "onnx", alone) as url:
+    with serving(export / "onnx", alone) as url:
         assert [model["name"] for model in models(url)] == ["Tiny Llama", "My Model"]
 
 
 def test_models_of_the_same_name_get_ids_of_their_own(tmp_path: Path) -> None:
-    with served(write_export(tmp_path / "a"), write_export(tmp_path / "b")) as url:
+    with serving(write_export(tmp_path / "a"), write_export(tmp_path / "b")) as url:
         assert [model["id"] for model in models(url)] == ["Tiny-Llama", "Tiny-Llama-2"]
 
 
@@ -94,7 +95,7 @@ def test_models_of_the_same_name_get_ids_of_their_own(tmp_path: Path) -> None:
     [("a/../b", "a-b"), ("../..", "model"), ("x--y", "x-y"), ("Llama 3.2 1B", "Llama-3.2-1B"), ("é", "model")],
 )
 def test_an_id_is_one_that_transformers_js_takes(name: str, identity: str, tmp_path: Path) -> None:
-    with served(write_export(tmp_path / "out", name)) as url:
+    with serving(write_export(tmp_path / "out", name)) as url:
         assert models(url)[0]["id"] == identity
         assert ask(url, f"/models/{identity}/config.json")[1] == b"{}"
 
@@ -103,13 +104,13 @@ def test_an_id_is_one_that_transformers_js_takes(name: str, identity: str, tmp_p
 def test_a_manifest_without_a_name_leaves_the_folders(manifest: str, tmp_path: Path) -> None:
     folder = write_export(tmp_path / "my-export")
     (folder / "manifest.json").write_text(manifest)
-    with served(folder) as url:
+    with serving(folder) as url:
         assert models(url)[0]["name"] == "my-export"
 
 
 def test_a_variant_exported_later_is_found(tmp_path: Path) -> None:
     folder = write_export(tmp_path / "out")
-    with served(folder) as url:
+    with serving(folder) as url:
         (folder / "onnx/onnx/model_q4f16.onnx").write_bytes(b"new")
         assert {"dtype": "q4f16", "bytes": 3} in models(url)[0]["variants"]
 
