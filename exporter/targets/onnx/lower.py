@@ -137,7 +137,9 @@ def _encoding(weight: ir.Value) -> tuple[ir.DataType, int]:
 def _operand(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None:
-        raise TargetError(f"node {node.name} ({node.op_type}) lacks operand {index}", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} ({node.op_type}) lacks operand {index}", expected="a value", found="none", hint=_HINT
+        )
     return value
 
 
@@ -251,7 +253,12 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
 def _rope(low: _Lowering, node: ir.Node) -> None:
     _made_by(_operand(node, 0), "Linear", node)
     if _operand(node, 1) is not low.model.graph.inputs[1] or not _read_by(node, "Attention"):
-        raise TargetError(f"node {node.name} (Rope) cannot be part of an attention", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} (Rope) cannot be part of an attention",
+            expected=f"a rotation by {low.model.graph.inputs[1].name} that an Attention reads",
+            found=", ".join(sorted({user.op_type for user, _ in node.outputs[0].uses()})) or "no reader",
+            hint=_HINT,
+        )
 
 
 def _attention(low: _Lowering, node: ir.Node) -> None:
@@ -263,7 +270,12 @@ def _attention(low: _Lowering, node: ir.Node) -> None:
     frequencies = row_tensor(_operand(ropes[0], 2))
     head_dim = 2 * frequencies.n_rows
     if any(_operand(rope, 2) is not _operand(ropes[0], 2) for rope in ropes):
-        raise TargetError(f"node {node.name} (Attention): query and key rotate differently", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} (Attention): query and key rotate differently",
+            expected="the same frequencies",
+            found=", ".join(str(_operand(rope, 2).name) for rope in ropes),
+            hint=_HINT,
+        )
     if head_dim % HEAD_DIM_MULTIPLE:
         raise TargetError(
             f"ONNX Runtime's attention cannot compute heads of width {head_dim}",
