@@ -3,6 +3,7 @@
     python -m benchmarks.onnx cost
     python -m benchmarks.onnx quality --text FILE     # FILE: any English text of 100 kB or more
     python -m benchmarks.onnx speed
+    python -m benchmarks.onnx wasm                    # in headless Chromium
 
 The peers: ONNX Runtime GenAI's model builder; Optimum's export; and the recipe that Transformers.js' own models were
 made by, which quantizes Optimum's export (``benchmarks/peers/transformers_js.py``). ``benchmarks/onnx_peers.py`` makes
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import onnx_cost, onnx_quality, onnx_speed
+from benchmarks import onnx_cost, onnx_quality, onnx_speed, onnx_wasm
 from benchmarks.measure import machine
 
 
@@ -24,14 +25,17 @@ def main() -> None:
     commands.add_parser("cost")
     commands.add_parser("quality").add_argument("--text", type=Path, required=True)
     commands.add_parser("speed")
+    commands.add_parser("wasm")
     arguments = parser.parse_args()
     print(f"{machine()}\n")
     if arguments.command == "cost":
         onnx_cost.run()
     elif arguments.command == "quality":
         onnx_quality.run(arguments.text)
-    else:
+    elif arguments.command == "speed":
         onnx_speed.run()
+    else:
+        onnx_wasm.run()
 
 
 if __name__ == "__main__":

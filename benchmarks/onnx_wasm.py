@@ -21,8 +21,7 @@ from benchmarks.rescaled import demo_checkpoint
 from exporter import parity
 from exporter.source import SourceOptions, open_source
 from exporter.targets.onnx.capabilities import QUANTS
-from tests.javascript.transformers_js import in_browser, serving
-from tests.pipeline.harness import run as command
+from tests.javascript.transformers_js import export_onnx, in_browser, serving
 
 PROMPT, STEPS, ROUNDS = 64, 24, 3
 OURS = ("int4", "q8", "int8", "f32")
@@ -50,8 +49,7 @@ def run() -> None:
     prompt = parity.probe_tokens(source.tokenizer, source.config)[:PROMPT]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        chosen = [part for quant in OURS for part in ("--quant", quant)]
-        command("export", model, "--target", "onnx", *chosen, "--out", folder / "ours", "--no-verify", "--quiet")
+        export_onnx(model, folder / "ours", *OURS)
         files = [(f"exporter {quant}", folder / "ours" / "onnx", QUANTS[quant].dtype) for quant in OURS]
         files += _theirs(model, folder / "ours" / "onnx", folder)
         speeds: dict[str, list[float]] = {}
