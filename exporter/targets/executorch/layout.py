@@ -97,8 +97,12 @@ class Layout:
             at += aligned(len(data))
         constants = self._lowered.constants
         begin = min(self._offsets[key] for key in constants)
-        end = max(self._offsets[blob.key] + blob.nbytes for w in self._lowered.weights for blob in w.blobs
-                  if blob.key in constants)
+        end = max(
+            self._offsets[blob.key] + blob.nbytes
+            for w in self._lowered.weights
+            for blob in w.blobs
+            if blob.key in constants
+        )
         constant_segment = len(segments)
         segments.append({"offset": begin, "size": end - begin})
         read_by_name = {key for call in self._lowered.program.calls for key in call.graph.constant_keys}

@@ -236,9 +236,9 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
         ints, scales, block = quantized_parts(weight)
         parts = ordered(ints), ordered(scales)
         if ints.dtype == ir.DataType.INT8 and block == shape[1]:
-            filter_ = graph.int8_rows(*low.weight(int8_rows(name, *parts)), shape)
+            filter_ = graph.int8_rows(low.weight(int8_rows(name, *parts)), shape)
         elif ints.dtype == ir.DataType.INT4 and block % _GROUP_MULTIPLE == 0:
-            filter_ = graph.int4_groups(*low.weight(int4_groups(name, *parts)), shape, block)
+            filter_ = graph.int4_groups(low.weight(int4_groups(name, *parts)), shape, block)
         else:
             raise TargetError(
                 f"XNNPACK has no kernel for {name}",

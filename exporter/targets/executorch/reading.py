@@ -28,7 +28,7 @@ from exporter.targets.executorch.rotary import COS, SIN, rotary_rows
 from exporter.targets.executorch.weights import unpack_4
 from exporter.tensors import Array, RowTensor, permute_rows
 
-_DTYPES = {"FLOAT": np.dtype(np.float32), "CHAR": np.dtype(np.int8)}
+_DTYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "CHAR": np.dtype(np.int8)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ class PteFile:
         plan = self.forward
         for instruction in plan["chains"][0]["instructions"]:
             call = instruction["instr_args"]
-            if instruction["instr_args_type"] == "KernelCall" and plan["operators"][call["op_index"]]["name"] == operator:
+            if (
+                instruction["instr_args_type"] == "KernelCall"
+                and plan["operators"][call["op_index"]]["name"] == operator
+            ):
                 yield [plan["values"][index]["val"] for index in call["args"]]
 
     @cached_property

@@ -71,16 +71,18 @@ class Subgraph:
         """A float32 constant."""
         return self._value(shape, "fp32", buffer=self._buffer(constant))
 
-    def int8_rows(self, ints: Constant, scales: Constant, shape: Shape) -> int:
-        """A matrix of int8 with a float32 scale a row."""
+    def int8_rows(self, blobs: Sequence[Constant], shape: Shape) -> int:
+        """A matrix of int8 with a float32 scale a row; ``blobs`` are its integers and scales."""
+        ints, scales = blobs
         buffer = self._buffer(ints)
         quantization = {
             "scale": [], "channel_dim": 0, "scale_buffer_idx": self._buffer(scales), "num_scales": shape[0],
         }  # fmt: skip
         return self._value(shape, "qcint8", buffer=buffer, quantization=("PerChannelQuant", quantization))
 
-    def int4_groups(self, ints: Constant, scales: Constant, shape: Shape, group: int) -> int:
+    def int4_groups(self, blobs: Sequence[Constant], shape: Shape, group: int) -> int:
         """A matrix of two 4-bit integers a byte with a bfloat16 scale for each ``group`` of a row."""
+        ints, scales = blobs
         buffer = self._buffer(ints)
         quantization = {
             "scale": [], "channel_dim": 0, "group_size": group,

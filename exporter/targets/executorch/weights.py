@@ -42,7 +42,7 @@ class Weight:
 def float_weight(name: str, tensor: RowTensor) -> Weight:
     """A weight as float32."""
     wide = cast_tensor(tensor, ir.DataType.FLOAT)
-    tasks = tuple((lambda a=a, b=b: (wide.rows(a, b),)) for a, b in wide.row_ranges())  # type: ignore[misc]
+    tasks = tuple((lambda a=a, b=b: (wide.rows(a, b),)) for a, b in wide.row_ranges())
     return Weight((Constant(name, 4 * int(wide.size)),), tasks)
 
 

@@ -65,7 +65,7 @@ def encode(schema: Path, document: dict[str, Any]) -> bytes:
         source = Path(folder, "table.json")
         source.write_text(json.dumps(document), encoding="utf-8")
         # --force-defaults would grow the file; without it a field at its default is left out, as executorch does.
-        _flatc("--binary", "-o", folder, str(_path(schema)), str(source))
+        _flatc("--binary", "-o", folder, str(path(schema)), str(source))
         return next(path for path in Path(folder).iterdir() if path != source).read_bytes()
 
 
@@ -82,13 +82,14 @@ def decode(schema: Path, data: bytes) -> dict[str, Any]:
         # Neither file identifiers nor strict JSON are flatc's defaults.
         _flatc(
             "--json", "--strict-json", "--defaults-json", "--raw-binary", "-o", folder,
-            str(_path(schema)), "--", str(source),
+            str(path(schema)), "--", str(source),
         )  # fmt: skip
         document: dict[str, Any] = json.loads(Path(folder, "table.json").read_text(encoding="utf-8"))
         return document
 
 
-def _path(inside: Path) -> Path:
+def path(inside: Path) -> Path:
+    """A file or folder of the wheel."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         require()
@@ -98,7 +99,7 @@ def _path(inside: Path) -> Path:
 
 def _flatc(*arguments: str) -> None:
     require()
-    flatc = _path(Path("data/bin/flatc"))
+    flatc = path(Path("data/bin/flatc"))
     done = subprocess.run([str(flatc), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise TargetError("flatc refuses a flatbuffer", found=(done.stderr or done.stdout).strip()[-400:])

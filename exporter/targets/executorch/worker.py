@@ -1,6 +1,7 @@
 """One request to ExecuTorch's Python bindings, in a process of its own: JSON on stdin, JSON on stdout.
 
-The order of the imports matters: the libraries of kernels register themselves with the one of the bindings.
+The bindings come first: the libraries of kernels register themselves with them. These are loaded directly, because
+executorch's Python modules around them import half of torch's compiler, eight seconds of it.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from typing import Any
 
 import numpy as np
 
+from exporter.targets.executorch import wheel
+
 Request = dict[str, Any]
+
+LIBRARIES = (
+    Path("kernels/quantized/libquantized_ops_aot_lib.*"),
+    Path("extension/llm/custom_ops/libcustom_ops_aot_lib.*"),
+)
+"""What the LLM runner of the apps has beside the portable kernels: 8-bit embeddings, cache and attention."""
 
 
 def open_program(path: str) -> Any:
     """The program, with the kernels of the LLM runner beside the portable ones."""
-    import executorch.extension.pybindings._portable_lib as bindings  # isort: skip
-    import executorch.kernels.quantized
-    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    import torch
+    from executorch.extension.pybindings import _portable_lib as bindings
 
+    for library in LIBRARIES:
+        torch.ops.load_library(next(wheel.path(library.parent).glob(library.name)))  # type: ignore[no-untyped-call]
     return bindings._load_for_executorch(path)
 
 
