@@ -30,6 +30,9 @@ from exporter.tensors import Array, RowTensor, permute_rows
 
 _DTYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "CHAR": np.dtype(np.int8)}
 
+_HEAD_BYTES = 40
+"""The flatbuffer's first eight bytes and the header that is inserted there."""
+
 
 @dataclass(frozen=True)
 class _Filter:
@@ -48,8 +51,10 @@ class PteFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.stat().st_size < _HEAD_BYTES:
+            raise CheckpointError(f"{path.name} is too short for a program", found=f"{path.stat().st_size} bytes")
         self._data = np.memmap(path, np.uint8, "r")
-        head = bytes(self._data[:40])
+        head = bytes(self._data[:_HEAD_BYTES])
         if head[8:12] != b"eh00":
             raise CheckpointError(f"{path.name} is not an ExecuTorch program with segments", found=head[4:12])
         size, self._base = struct.unpack_from("<QQ", head, 16)
