@@ -119,10 +119,8 @@ def test_an_op_without_a_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_rotation_of_anything_but_a_projection_is_refused() -> None:
     model = graph(SPEC)
     wq = node(model, "layers.0.attention.wq")
-    extra = ops.linear(
-        model.graph, wq.outputs[0], ops.initializer(model.graph, from_array("extra.weight", np.eye(96, dtype=np.float32))),
-        name="extra",
-    )  # fmt: skip
+    matrix = ops.initializer(model.graph, from_array("extra.weight", np.eye(96, dtype=np.float32)))
+    extra = ops.linear(model.graph, wq.outputs[0], matrix, name="extra")
     extra_node = extra.producer()
     assert extra_node is not None
     model.graph.remove(extra_node)
