@@ -10,14 +10,19 @@ DEMO_MODEL = .cache/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 DEMO_QUANTS = --quant int4 --quant q4_k_m --quant q8_0
 DEMO_QUESTION = Explain gravity in one sentence.
 
+WEB = build/web
+WEB_QUANTS = --quant q4 --quant q8
+WEB_MARK = examples/web/node_modules/.package-lock.json
+
 WORKERS = 2
 LLAMA_QUANTIZE = @node-llama-cpp/linux-x64@3.22.1
 LLAMA_QUANTIZE_MARK = .cache/node/node_modules/@node-llama-cpp/linux-x64/package.json
 
-.PHONY: help install demo test test-fast lint bench oracle clean distclean
+.PHONY: help install demo web-demo test test-fast lint bench oracle web-packages clean distclean
 
 help:
 	@echo "make demo       install, export the demo model to GGUF, verify it in llama.cpp, let it say a sentence"
+	@echo "make web-demo   export the demo model to ONNX and serve a chat page that runs it in the browser"
 	@echo "make test       install, run the whole test suite (test-fast: without the slow tests)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      CPU time and memory of exports, next to llama.cpp's own quantizer"
@@ -34,7 +39,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes and 1.5 GB the first time"
 	@$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt torch
-	$(PY) -m pip install -q -c constraints.txt -e '.[gguf,dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[gguf,onnx,executorch,dev]'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -42,11 +47,17 @@ demo: $(INSTALLED)
 	$(PY) cli.py export $(DEMO_MODEL) --target gguf $(DEMO_QUANTS) --out $(DEMO) --force
 	$(PY) scripts/say.py $(DEMO)/gguf/SmolLM2-135M-Instruct-Q4_K_M.gguf "$(DEMO_QUESTION)"
 
+web-demo: $(INSTALLED) web-packages
+	@[ -f $(WEB_MARK) ] || { echo "error: the page needs npm" >&2; exit 1; }
+	$(PY) scripts/fetch_models.py smollm2
+	$(PY) cli.py export $(DEMO_MODEL) --target onnx $(WEB_QUANTS) --out $(WEB) --force
+	node examples/web/serve.mjs $(WEB)
+
 # Each worker computes on one core (tests/conftest.py).
-test: $(INSTALLED) oracle
+test: $(INSTALLED) oracle web-packages
 	$(PY) -m pytest -n $(WORKERS)
 
-test-fast: $(INSTALLED) oracle
+test-fast: $(INSTALLED) oracle web-packages
 	$(PY) -m pytest -n $(WORKERS) -m "not slow"
 
 # llama-quantize, whose files ours must equal byte for byte. Tests skip without it, except where CI=true.
@@ -62,6 +73,17 @@ oracle:
 	echo "note: the tests against llama-quantize will be skipped: $$why" >&2; \
 	[ "$$CI" != true ]
 
+# Transformers.js, for the page and for the tests that load what was exported in Node and in a browser. The install scripts of
+# its packages would fetch CUDA libraries.
+web-packages: $(if $(shell command -v npm),$(WEB_MARK))
+	@command -v npm >/dev/null || { \
+	    echo "note: the tests in Node and in a browser will be skipped: npm is not installed" >&2; \
+	    [ "$$CI" != true ]; }
+
+$(WEB_MARK): examples/web/package-lock.json
+	npm ci --prefix examples/web --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 lint: $(INSTALLED)
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
@@ -75,4 +97,4 @@ clean:
 	find . -name __pycache__ -not -path './.venv/*' -not -path './.cache/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) .cache examples/web/node_modules

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,30 @@ class Usage:
     cpu_seconds: float
     wall_seconds: float
     peak_anon_bytes: int
+
+    COLUMNS: ClassVar = ("CPU s", "wall s", "peak anonymous MiB")
+
+    def then(self, other: Usage) -> Usage:
+        """What two commands cost that run one after the other."""
+        return Usage(
+            self.cpu_seconds + other.cpu_seconds,
+            self.wall_seconds + other.wall_seconds,
+            max(self.peak_anon_bytes, other.peak_anon_bytes),
+        )
+
+    def cells(self) -> list[str]:
+        """As cells of a table, below ``COLUMNS``."""
+        return [f"{self.cpu_seconds:.1f}", f"{self.wall_seconds:.1f}", f"{self.peak_anon_bytes / 2**20:.0f}"]
+
+
+def machine() -> str:
+    """Cores, processor, system and Python."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return f"{os.cpu_count()} cores, {model}, {platform.system()}, Python {platform.python_version()}"
 
 
 def _tree(pid: int) -> list[int]:

@@ -14,13 +14,32 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from benchmarks import CACHE
 from benchmarks.shapes import hf_config
 from exporter.names import name_map
 from exporter.rope import half_from_interleaved
-from exporter.source import Source
+from exporter.source import Source, SourceOptions, open_source
 from exporter.tokenizer import to_hf_json
+from scripts.fetch_models import fetch
 
 Weights = dict[str, npt.NDArray[np.float32]]
+
+SEEDS = {0.0: 0, 0.25: 0, 0.5: 1}
+"""Sigma -> seed of the copies that benchmarks use; sigma 0 is the demo model itself."""
+
+
+def label(sigma: float) -> str:
+    """The copy's name in a table."""
+    return f"rescaled, sigma {sigma}" if sigma else "demo model"
+
+
+def demo_checkpoint(sigma: float) -> Path:
+    """The demo model, rescaled, as a Hugging Face folder that is written once and kept."""
+    folder = CACHE / (f"smollm2-sigma-{sigma}" if sigma else "smollm2")
+    if not (folder / "tokenizer_config.json").exists():
+        source = open_source(str(fetch("smollm2")), SourceOptions())
+        write_checkpoint(folder, source, rescale(source, weights_of(source), sigma, SEEDS[sigma]))
+    return folder
 
 
 def weights_of(source: Source) -> Weights:

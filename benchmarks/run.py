@@ -11,8 +11,6 @@ the second is counted, because numba compiles the kernels once per installation.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -20,32 +18,15 @@ from pathlib import Path
 
 import gguf
 
-from benchmarks.measure import Usage, measure
+from benchmarks import CACHE, ROOT, table
+from benchmarks.exports import export
+from benchmarks.measure import Usage, machine, measure
 from benchmarks.shapes import make_checkpoint
 from exporter.targets.gguf.capabilities import QUANTS
 from scripts.fetch_models import fetch
 from tests.oracles import llama_quantize
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".cache" / "bench"
 DEFAULT_QUANTS = ("q4_k_m", "q8_0", "bf16", "int4", "int8", "q6_k", "q4_0")
-
-
-def _row(name: str, usage: Usage, size: int) -> None:
-    cells = (
-        name,
-        f"{usage.cpu_seconds:.1f}",
-        f"{usage.wall_seconds:.1f}",
-        f"{usage.peak_anon_bytes / 2**20:.0f}",
-        f"{size / 1e6:.0f}",
-    )
-    print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def _export(model: Path, quant: str, out: Path) -> Usage:
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "cli.py", "export", str(model), "--target", "gguf", "--quant", quant]
-    return measure([*command, "--out", str(out), "--no-verify", "-q"], cwd=ROOT)
 
 
 def _size(folder: Path) -> int:
@@ -63,15 +44,6 @@ def _peer(bf16: Path, quant: str, out: Path) -> tuple[Usage, int]:
     return usage, size
 
 
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{os.cpu_count()} cores, {model}, {platform.system()}, Python {platform.python_version()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("1b", "70b"), default="1b")
@@ -84,21 +56,21 @@ def main() -> None:
     )
     scratch = Path(tempfile.mkdtemp(dir=arguments.out))
     try:
-        print(f"{arguments.shape} shape; {_machine()}; python -m benchmarks.run {' '.join(sys.argv[1:])}\n")
-        print("| export | CPU s | wall s | peak anonymous MiB | file MB |\n|---|---|---|---|---|", flush=True)
+        print(f"{arguments.shape} shape; {machine()}; python -m benchmarks.run {' '.join(sys.argv[1:])}\n")
+        table.head("export", *Usage.COLUMNS, "file MB")
         quants = arguments.quant or list(DEFAULT_QUANTS)
         if not sparse:
-            _export(model, quants[0], scratch / "warm")
+            export(model, "gguf", quants[0], scratch / "warm")
         for quant in quants:
-            usage = _export(model, quant, scratch / quant)
-            _row(f"exporter {quant}", usage, _size(scratch / quant))
+            usage = export(model, "gguf", quant, scratch / quant)
+            table.row(f"exporter {quant}", *usage.cells(), f"{_size(scratch / quant) / 1e6:.0f}")
             if quant != "bf16":
                 shutil.rmtree(scratch / quant)
         bf16 = next(scratch.glob("bf16/gguf/*.gguf"), None)
         if bf16 is not None and llama_quantize.why_unavailable() is None:
             for quant in (q for q in quants if not QUANTS[q].portable):
                 usage, size = _peer(bf16, quant, scratch)
-                _row(f"llama-quantize {quant} (from bf16 GGUF)", usage, size)
+                table.row(f"llama-quantize {quant} (from bf16 GGUF)", *usage.cells(), f"{size / 1e6:.0f}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -109,6 +109,7 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Predict files, sizes and memory; write nothing.")
 @click.option("--verify/--no-verify", "check", default=True, help="Prove parity in the real runtime.")
 @click.option("--split-max-size", type=_Size(), help="Split GGUF files larger than this, e.g. 4G.")
+@click.option("--browser/--no-browser", default=True, help="Refuse ONNX variants too large for a browser.")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
 @_source_options
 @_common
@@ -121,6 +122,7 @@ def export(
     dry_run: bool,
     check: bool,
     split_max_size: int | None,
+    browser: bool,
     jobs: int,
     revision: str | None,
     max_seq_len: int | None,
@@ -143,7 +145,7 @@ def export(
         force=force,
         check=check,
         source=SourceOptions(revision, max_seq_len, rope_scale_factor),
-        options=Options(split_max_size, jobs),
+        options=Options(split_max_size, jobs, browser),
     )
     if dry_run:
         _print_predictions(pipeline.predict(request)[1], output)

@@ -68,13 +68,14 @@ class Reference:
 
     Attributes:
         logits: float32 ``[n_tokens, vocab_size]``.
-        largest: Largest magnitude of an activation outside the residual stream, which every target keeps in float32.
-        largest_at: Name of the node that computed it.
+        peaks: Node -> largest magnitude of its output, of every node but those of the residual stream, which every
+            target keeps in float32.
+        residual_terms: The nodes whose output the residual stream takes up.
     """
 
     logits: Logits
-    largest: float
-    largest_at: str
+    peaks: Mapping[str, float]
+    residual_terms: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,9 @@ def reference(model: ir.Model, token_ids: Sequence[int]) -> Reference:
             peaks[str(node.name)] = float(output.abs().max())
 
     scores = interpreter.logits(model, list(token_ids), observe)
-    at = max(peaks, key=lambda name: peaks[name])
-    return Reference(scores, peaks[at], at)
+    residuals = [node for node in model.graph if node.op_type == "Residual"]
+    terms = {v.producer() for node in residuals for v in node.inputs if v is not None}
+    return Reference(scores, peaks, frozenset(str(node.name) for node in terms if node is not None) & peaks.keys())
 
 
 def check_config(expected: ModelConfig, found: ModelConfig) -> Check:
@@ -267,12 +269,18 @@ def check_logits(faithfulness: Divergence, quant: Quant) -> Check:
     return Check("logits", not wrong, "; ".join(wrong) or f"mean KL {faithfulness.mean_kl:.2g} <= {quant.max_kl:g}")
 
 
-def check_range(reference: Reference, limit: float) -> Check:
-    """The activations of the source fit into the type that the artifact computes in."""
-    found = f"largest activation {reference.largest:.4g} ({reference.largest_at})"
-    if reference.largest <= limit:
-        return Check("range", True, f"{found} <= {limit:g}")
-    return Check("range", False, f"{found} is above {limit:g}")
+def check_range(reference: Reference, quant: Quant) -> Check:
+    """The activations of the source fit into the type that the artifact computes in, as the artifact scales them."""
+    scaled = {
+        name: peak / (quant.residual_headroom if name in reference.residual_terms else 1)
+        for name, peak in reference.peaks.items()
+    }
+    worst = max(scaled, key=lambda name: scaled[name])
+    detail = f"largest activation {reference.peaks[worst]:.4g} ({worst}), computed as {scaled[worst]:.4g}"
+    limit = np.inf if quant.max_activation is None else quant.max_activation
+    # Written so that NaN fails.
+    fits = scaled[worst] <= limit
+    return Check("range", fits, f"{detail} {'<=' if fits else 'is not <='} {limit:g}")
 
 
 def on_weights(model: ir.Model, weights: Mapping[str, RowTensor]) -> ir.Model:
@@ -339,7 +347,7 @@ def verify(
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
     if quant.max_activation is not None:
-        checks.append(check_range(reference, quant.max_activation))
+        checks.append(check_range(reference, quant))
     try:
         checks.append(check_tokenizer(tokenizer, runtime, texts))
         candidate = runtime.logits(token_ids, prefill=max(1, len(token_ids) - N_DECODED))

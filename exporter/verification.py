@@ -50,7 +50,7 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
     for artifact in artifacts:
         target = targets.get(artifact["target"])
         reporter.stage(f"{target.name} {artifact['quant']}: checking in the runtime")
-        plan = target.plan(source.subject(), artifact["quant"], Options())
+        plan = target.plan(source.subject(), artifact["quant"], Options(browser=False))
         proof = prover.prove(target, artifact["quant"], plan, [folder / f["path"] for f in artifact["files"]])
         results.append(Verified(target.name, artifact["quant"], artifact["files"], artifact["bits_per_weight"], proof))
     return results

@@ -376,3 +376,34 @@ def test_a_runtime_that_refuses_the_artifact_is_a_verdict_not_an_accident(tokeni
 def assert_failed(check: Check, *phrases: str) -> None:
     assert not check.passed, check
     assert all(phrase in check.detail for phrase in phrases), check.detail
+
+
+class TestRange:
+    """Activations that come near the end of the type that an artifact computes in."""
+
+    REFERENCE = parity.Reference(np.zeros((1, 2), np.float32), {"w1": 50.0, "w2": 800.0}, frozenset({"w2"}))
+
+    @pytest.mark.parametrize(
+        ("limit", "headroom", "passed"),
+        [(800.0, 1.0, True), (799.0, 1.0, False), (100.0, 8.0, True), (99.0, 8.0, False)],
+    )
+    def test_terms_of_the_residual_stream_have_their_headroom(
+        self, limit: float, headroom: float, passed: bool
+    ) -> None:
+        quant = dataclasses.replace(QUANT, max_activation=limit, residual_headroom=headroom)
+        assert parity.check_range(self.REFERENCE, quant).passed == passed
+
+    def test_what_is_no_number_fails(self) -> None:
+        reference = parity.Reference(self.REFERENCE.logits, {"w1": float("nan")}, frozenset())
+        assert not parity.check_range(reference, dataclasses.replace(QUANT, max_activation=1e9)).passed
+
+    def test_the_peaks_are_those_of_the_graph(self) -> None:
+        found = parity.reference(graph(SPEC), token_ids(SPEC.vocab_size, 20))
+        assert found.residual_terms == {
+            f"layers.{i}.{w}" for i in range(2) for w in ("attention.wo", "feed_forward.w2")
+        }
+        assert min(found.peaks.values()) > 0
+        louder = with_weight("layers.1.feed_forward.w2.weight", lambda array: np.multiply(array, 1000, out=array))
+        again = parity.reference(build(CONFIG, louder), token_ids(SPEC.vocab_size, 20))
+        name = "layers.1.feed_forward.w2"
+        assert again.peaks[name] == pytest.approx(1000 * found.peaks[name], rel=1e-4)

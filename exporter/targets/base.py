@@ -36,8 +36,9 @@ class Quant:
         max_kl: Faithfulness gate on the mean KL divergence (nats) to the reference on the same weights.
         max_rounding: Gate on ``|decoded row - source row| / |source row|``: what the format may round away.
         max_abs: Faithfulness gate on ``max |logits - reference| / std(reference)``; only full precision has one.
-        max_activation: Gate on the largest magnitude that the source's arithmetic reaches between the norms, for
-            artifacts that compute in a type with a narrower range than float32.
+        max_activation: Gate on the largest magnitude that the source's activations reach outside the residual stream,
+            for artifacts that compute in a type with a narrower range than float32.
+        residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Quant:
     max_rounding: float
     max_abs: float | None = None
     max_activation: float | None = None
+    residual_headroom: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ class Options:
     Attributes:
         split_max_bytes: Largest size of one file, for formats that can be split.
         jobs: Worker threads.
+        browser: Whether an artifact that is meant for browsers must fit into one.
     """
 
     split_max_bytes: int | None = None
     jobs: int = 1
+    browser: bool = True
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from exporter.targets.base import Options
 from exporter.targets.onnx.capabilities import QUANTS, OnnxQuant
 from exporter.targets.onnx.target import ONNX
 from tests.fixtures.models import LLAMA3_SCALING, TinySpec
-from tests.javascript.transformers_js import Answer
-from tests.pipeline.harness import run
+from tests.javascript.transformers_js import Answer, export_onnx
 
 TINY = TinySpec(head_dim=32, tied=True, rope_scaling=LLAMA3_SCALING, max_seq_len=131072)
 
@@ -49,10 +48,7 @@ class Repository:
 
 
 def exported(model: Path, out: Path, *quants: str) -> Repository:
-    chosen = [part for quant in quants for part in ("--quant", quant)]
-    outcome = run("export", model, "--target", "onnx", *chosen, "--out", out, "--no-verify", "--quiet")
-    assert outcome.code == 0, outcome.stderr
-    return Repository(open_source(str(model), SourceOptions()), out)
+    return Repository(open_source(str(model), SourceOptions()), export_onnx(model, out, *quants))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from tests.ir.graphs import token_ids
 from tests.javascript.conftest import DTYPES, TINY, Repository, exported
 from tests.javascript.transformers_js import Found, in_browser, serving
 
+pytestmark = pytest.mark.slow
+
 PROMPT = token_ids(TINY.vocab_size, 21)
 N = 12
 
@@ -44,7 +46,6 @@ def test_no_request_leaves_the_machine(found: Found) -> None:
     assert found.foreign == ()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "q4", "q8"])
 def test_webgpu_computes_the_same(dtype: str, tiny: Repository) -> None:
     """On SwiftShader, a graphics processor in software: a smoke test of the graph, not of any hardware."""
@@ -55,7 +56,6 @@ def test_webgpu_computes_the_same(dtype: str, tiny: Repository) -> None:
         tiny.continues(found.answers[dtype].generated, PROMPT)
 
 
-@pytest.mark.slow
 def test_a_real_chat_model_answers(tmp_path: Path) -> None:
     repository = exported(smollm2_gguf(), tmp_path / "out", "f32", "q4")
     messages = [{"role": "user", "content": "What is the capital of France?"}]

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline.harness import run
+
 HERE = Path(__file__).parent
 WEB = HERE.parents[1] / "examples" / "web"
 INSTALL = "make web-packages"
@@ -27,12 +29,14 @@ class Answer:
         positions: How many positions had logits.
         logits: Of the last position.
         generated: The tokens that followed the prompt, the stop token included.
+        seconds: How long these took, the prompt included.
         said: The reply to the messages, if there were some.
     """
 
     positions: int
     logits: list[float]
     generated: list[int]
+    seconds: float
     said: str | None
 
 
@@ -56,8 +60,9 @@ class Found:
 def require_node() -> None:
     if shutil.which("node") is None:
         pytest.skip("Node.js is not installed")
-    if not (WEB / "node_modules" / "@huggingface" / "transformers").is_dir():
-        pytest.skip(f"Transformers.js is not installed: {INSTALL}")
+    for package in ("@huggingface/transformers", "playwright-core"):
+        if not (WEB / "node_modules" / package).is_dir():
+            pytest.skip(f"{package} is not installed: {INSTALL}")
 
 
 def chromium() -> str:
@@ -68,6 +73,14 @@ def chromium() -> str:
     if found is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     return found
+
+
+def export_onnx(model: Path, out: Path, *quants: str) -> Path:
+    """``exporter export MODEL --target onnx``, without the check; ``out``."""
+    chosen = [part for quant in quants for part in ("--quant", quant)]
+    outcome = run("export", model, "--target", "onnx", *chosen, "--out", out, "--no-verify", "--jobs", 2)
+    assert outcome.code == 0, outcome.stderr
+    return out
 
 
 def in_node(folder: Path, **request: Any) -> Found:
@@ -88,10 +101,10 @@ _FETCH = "fetch(process.argv[1] + 'models.json').then((r) => r.text()).then(cons
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """``examples/web/serve.mjs`` with one exported folder; its URL."""
+def serving(*folders: Path) -> Iterator[str]:
+    """``examples/web/serve.mjs`` with some exported folders, on a free port; its URL."""
     require_node()
-    command = ["node", str(WEB / "serve.mjs"), "--port", "0", str(folder)]
+    command = ["node", str(WEB / "serve.mjs"), "--port", "0", *map(str, folders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

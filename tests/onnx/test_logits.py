@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from exporter import parity
 from exporter.config import RopeScaling
 from exporter.errors import TargetError
 from exporter.ir import interpreter
+from exporter.targets.onnx import lower
 from exporter.targets.onnx.capabilities import QUANTS
-from tests.fixtures.models import LLAMA3_SCALING, TinySpec
+from tests.fixtures.models import (
+    LLAMA3_SCALING,
+    TinySpec,
+    huggingface_name,
+    huggingface_weights,
+    write_huggingface,
+    write_safetensors,
+)
 from tests.ir.graphs import token_ids
 from tests.onnx.support import SPEC, Export, export, left_padded, relative
 
@@ -112,3 +122,30 @@ def test_positions_beyond_the_rotary_table_are_an_error(
     assert runtime.logits(token_ids(SPEC.vocab_size, 16), prefill).shape == (16, SPEC.vocab_size)
     with pytest.raises(TargetError, match="ONNX Runtime refuses"):
         runtime.logits(token_ids(SPEC.vocab_size, 17), prefill)
+
+
+def massive(tmp_path: Path) -> Path:
+    """A model whose feed-forwards add more to the residual stream than float16 can hold."""
+    model = write_huggingface(tmp_path / "massive", SPEC)
+    found = huggingface_weights(SPEC)
+    for matrix, factor in (("w3", 512), ("w2", 256)):
+        found[huggingface_name(f"layers.1.feed_forward.{matrix}.weight")] *= ml_dtypes.bfloat16(factor)
+    write_safetensors(model / "model.safetensors", found)
+    return model
+
+
+@pytest.mark.parametrize("quant", ["f16", "q4f16"])
+def test_the_largest_activations_of_a_float16_variant_do_not_overflow(
+    quant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = massive(tmp_path), token_ids(SPEC.vocab_size)
+    exported = export(model, tmp_path / "a", quant)
+    peaks = parity.reference(exported.plan.model, ids).peaks
+    assert 65504 < peaks["layers.1.feed_forward.w2"] < 8 * 65504
+    found = parity.compare(interpreter.logits(exported.plan.model, ids), exported.load().logits(ids), ids)
+    assert parity.check_logits(found, QUANTS[quant]).passed, found
+
+    monkeypatch.setattr(lower, "RESIDUAL_HEADROOM", 1)  # the negative control
+    finite = np.isfinite(export(model, tmp_path / "b", quant).load().logits(ids)).all()
+    # On a CPU, ONNX Runtime computes a float16 Gemm in float32: there only the `range` check can find out.
+    assert finite == (quant == "f16")

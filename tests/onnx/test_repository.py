@@ -59,6 +59,7 @@ def test_external_data_is_declared_for_every_variant(tiny: Export) -> None:
     assert declared["use_external_data_format"] == dict.fromkeys(files, 1)
     assert declared["kv_cache_dtype"] == {"fp16": "float16", "q4f16": "float16"}
     assert declared["dtype"] == "q4"
+    assert declared["device_config"] == {"wasm": {"dtype": "q4"}}, "of the variants that are there"
 
 
 def test_a_variant_that_the_model_cannot_have_is_not_declared(
@@ -109,7 +110,7 @@ def test_the_configuration_reads_back(scaling: RopeScaling | None, huggingface_f
 def test_frequencies_without_a_formula_are_refused(tiny: Export) -> None:
     config = SPEC.config.replace(rope_scaling=RopeScaling("factors", factors=(2.0,) * 16))
     with pytest.raises(TargetError, match="rotary frequencies") as refusal:
-        render(config, tiny.source.tokenizer, {}, QUANTS["int4"])
+        render(config, tiny.source.tokenizer, {}, QUANTS["int4"], QUANTS["q8"])
     assert "original checkpoint" in str(refusal.value.hint)
 
 

@@ -7,6 +7,7 @@ the ``dtype`` that a page asks for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -15,6 +16,10 @@ from exporter.targets.base import Quant
 
 MAX_HALF = 65504.0 / 4
 """Float16 ends at 65504; two bits are left for what other texts may reach."""
+
+RESIDUAL_HEADROOM = 8
+"""How many times larger than float16's limit a term of the residual stream may be; a power of two rounds nothing.
+SmolLM2-135M reaches 25,000 after the feed-forward of its twelfth layer, whatever the text."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,11 @@ class OnnxQuant(Quant):
         return f"model{self.suffix}.onnx"
 
 
-_HALF = ir.DataType.FLOAT16
+_HALF: dict[str, Any] = {
+    "activations": ir.DataType.FLOAT16,
+    "max_activation": MAX_HALF,
+    "residual_headroom": RESIDUAL_HEADROOM,
+}
 
 QUANTS: dict[str, OnnxQuant] = {
     quant.name: quant
@@ -47,7 +56,7 @@ QUANTS: dict[str, OnnxQuant] = {
         OnnxQuant("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
         OnnxQuant(
             "f16", "float16 matrices and cache, float32 norms and residuals", True, 1e-4, 2**-10,
-            max_activation=MAX_HALF, dtype="fp16", suffix="_fp16", recipe=PORTABLE_RECIPES["f16"], activations=_HALF,
+            dtype="fp16", suffix="_fp16", recipe=PORTABLE_RECIPES["f16"], **_HALF,
         ),
         OnnxQuant(
             "int8", "portable 8-bit integers, group 32, weights only", True, 1e-2, 0.025,
@@ -59,7 +68,7 @@ QUANTS: dict[str, OnnxQuant] = {
         ),
         OnnxQuant(
             "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
-            max_activation=MAX_HALF, dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], activations=_HALF,
+            dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], **_HALF,
         ),
         OnnxQuant(
             "q8", "8-bit integers, one scale a row, multiplied as integers: for wasm", False, 1e-4, 0.1,
@@ -70,6 +79,9 @@ QUANTS: dict[str, OnnxQuant] = {
 
 ALIASES = {"fp32": "f32", "fp16": "f16", "q4": "int4"}
 """Transformers.js' names of the rows whose portable name is another."""
+
+WASM_PREFERENCE = ("q8", "int4", "int8", "f32", "q4f16", "f16")
+"""The same in WebAssembly, which multiplies q8's integers five to ten times as fast as it unpacks the others."""
 
 PREFERENCE = ("int4", "q8", "int8", "q4f16", "f16", "f32")
 """What a page gets that names no ``dtype``: the first of these that the folder has. Smallest first, but nothing that

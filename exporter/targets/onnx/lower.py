@@ -28,6 +28,7 @@ from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
 from exporter.targets.onnx import batch, names
+from exporter.targets.onnx.capabilities import RESIDUAL_HEADROOM
 from exporter.targets.onnx.emit import IR_VERSION, Emitter
 from exporter.targets.onnx.integer_product import planes, product
 from exporter.targets.onnx.rotary import rotary_tables
@@ -50,11 +51,13 @@ class Lowered:
         model: The ONNX model; where its weights lie is still open.
         weights: What its data files must hold.
         parameters: Canonical name -> decoded weight of every parameter that was lowered.
+        activations: Element type of matrix products, attention and cache.
     """
 
     model: ir.Model
     weights: list[Weight]
     parameters: dict[str, RowTensor]
+    activations: ir.DataType
 
 
 @dataclass
@@ -134,7 +137,9 @@ def _encoding(weight: ir.Value) -> tuple[ir.DataType, int]:
 def _operand(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None:
-        raise TargetError(f"node {node.name} ({node.op_type}) lacks operand {index}", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} ({node.op_type}) lacks operand {index}", expected="a value", found="none", hint=_HINT
+        )
     return value
 
 
@@ -212,10 +217,29 @@ def _rms_norm(low: _Lowering, node: ir.Node) -> None:
     low.values[node.outputs[0]] = y
 
 
+def _residual_term(low: _Lowering, x: ir.Value, weight: ir.Value) -> ir.Value:
+    """A product that the residual stream takes up, in float32.
+
+    It is here that a Llama's largest activations arise: in float16 the product is computed at a fraction of its size.
+    """
+    emitter, name = low.emitter, str(weight.name)
+    if low.half == F32:
+        return low.project(x, [weight], name, [None])
+    node = name.removesuffix(".weight")
+    smaller = emitter.constant("residual.smaller", np.array(1 / RESIDUAL_HEADROOM, low.half.numpy()))
+    x = emitter.op("Mul", emitter.cast(x, low.half), smaller, name=f"{node}.smaller", dtype=low.half)
+    y = emitter.cast(low.project(x, [weight], name, [None]), F32)
+    larger = emitter.constant("residual.larger", np.float32(RESIDUAL_HEADROOM))
+    return emitter.op("Mul", y, larger, name=f"{node}.larger", dtype=F32)
+
+
 def _linear(low: _Lowering, node: ir.Node) -> None:
     if _read_by(node, "Rope", "Attention"):
         return
     x, weight = low.values[_operand(node, 0)], _operand(node, 1)
+    if _read_by(node, "Residual"):
+        low.values[node.outputs[0]] = _residual_term(low, x, weight)
+        return
     if not node.outputs[0].is_graph_output():
         low.values[node.outputs[0]] = low.project(x, [weight], str(weight.name), [None])
         return
@@ -229,7 +253,12 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
 def _rope(low: _Lowering, node: ir.Node) -> None:
     _made_by(_operand(node, 0), "Linear", node)
     if _operand(node, 1) is not low.model.graph.inputs[1] or not _read_by(node, "Attention"):
-        raise TargetError(f"node {node.name} (Rope) cannot be part of an attention", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} (Rope) cannot be part of an attention",
+            expected=f"a rotation by {low.model.graph.inputs[1].name} that an Attention reads",
+            found=", ".join(sorted({user.op_type for user, _ in node.outputs[0].uses()})) or "no reader",
+            hint=_HINT,
+        )
 
 
 def _attention(low: _Lowering, node: ir.Node) -> None:
@@ -241,7 +270,12 @@ def _attention(low: _Lowering, node: ir.Node) -> None:
     frequencies = row_tensor(_operand(ropes[0], 2))
     head_dim = 2 * frequencies.n_rows
     if any(_operand(rope, 2) is not _operand(ropes[0], 2) for rope in ropes):
-        raise TargetError(f"node {node.name} (Attention): query and key rotate differently", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} (Attention): query and key rotate differently",
+            expected="the same frequencies",
+            found=", ".join(str(_operand(rope, 2).name) for rope in ropes),
+            hint=_HINT,
+        )
     if head_dim % HEAD_DIM_MULTIPLE:
         raise TargetError(
             f"ONNX Runtime's attention cannot compute heads of width {head_dim}",
@@ -346,4 +380,4 @@ def lower(model: ir.Model, activations: ir.DataType) -> Lowered:
             shape = ("batch_size", config.n_kv_heads, "total_sequence_length", config.head_dim)
             emitter.output(value, f"present.{layer}.{kind}", activations, shape)
     lowered = ir.Model(emitter.graph, ir_version=IR_VERSION, producer_name="exporter")
-    return Lowered(lowered, emitter.weights, low.parameters)
+    return Lowered(lowered, emitter.weights, low.parameters, activations)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import config_of
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
-from exporter.targets.onnx import layout, repository
-from exporter.targets.onnx.capabilities import QUANTS, OnnxQuant
+from exporter.targets.onnx import browser, layout, repository
+from exporter.targets.onnx.capabilities import PREFERENCE, QUANTS, OnnxQuant
 from exporter.targets.onnx.lower import Lowered, lower
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 
@@ -76,6 +76,28 @@ def data_file_counts(source: ir.Model) -> dict[str, int]:
     return counts
 
 
+def _require_fits(source: ir.Model, variant: Variant) -> None:
+    """Refuse a variant that is too large for a browser, and name the best one that is not."""
+    needed = browser.heap_bytes(variant.lowered)
+    if needed <= browser.HEAP_BYTES:
+        return
+    fitting = next((name for name in PREFERENCE if _fits(source, QUANTS[name])), None)
+    instead = f"--quant {fitting} fits; " if fitting else "no variant of this model fits: --target gguf; "
+    raise TargetError(
+        f"{variant.name} is too large for a browser",
+        expected=f"at most {browser.HEAP_BYTES / 1e9:.1f} GB, which is what WebAssembly addresses",
+        found=f"{needed / 1e9:.1f} GB with what its kernels unpack",
+        hint=f"{instead}--no-browser exports it for Node.js and ONNX Runtime",
+    )
+
+
+def _fits(source: ir.Model, quant: OnnxQuant) -> bool:
+    try:
+        return browser.heap_bytes(Variant(source, quant).lowered) <= browser.HEAP_BYTES
+    except ExporterError:
+        return False
+
+
 class OnnxPlan:
     """See :class:`exporter.targets.base.Plan`.
 
@@ -92,6 +114,9 @@ class OnnxPlan:
         self._subject = subject
         self._options = options
         self.variant = Variant(subject.model, quant)
+        browser.require_operators(self.variant.lowered)
+        if options.browser:
+            _require_fits(subject.model, self.variant)
         # Refused now rather than after the work.
         repository.model_config(config_of(subject.model), subject.tokenizer)
 
@@ -143,6 +168,8 @@ class OnnxPlan:
         return self.variant.serialized()
 
 
-def repository_files(subject: Subject, default: OnnxQuant) -> dict[str, str]:
+def repository_files(subject: Subject, default: OnnxQuant, wasm: OnnxQuant) -> dict[str, str]:
     """Path -> text of the files around the models; ``subject`` holds the unquantized graph."""
-    return repository.render(config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), default)
+    return repository.render(
+        config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), default, wasm
+    )

@@ -30,7 +30,7 @@ _HALF_CACHES = {row.dtype: "float16" for row in QUANTS.values() if row.activatio
 
 
 def render(
-    config: ModelConfig, tokenizer: Tokenizer, data_files: Mapping[str, int], default: OnnxQuant
+    config: ModelConfig, tokenizer: Tokenizer, data_files: Mapping[str, int], default: OnnxQuant, wasm: OnnxQuant
 ) -> dict[str, str]:
     """Every file but the models, path below the output folder -> text.
 
@@ -39,6 +39,7 @@ def render(
         tokenizer: Its tokenizer.
         data_files: Model file name -> number of its external data files, of every variant the model can have.
         default: The variant to load where nobody names one.
+        wasm: The same in WebAssembly.
 
     Raises:
         TargetError: If ``config.json`` cannot express the model's rotary frequencies.
@@ -47,6 +48,7 @@ def render(
         **model_config(config, tokenizer),
         "transformers.js_config": {
             "dtype": default.dtype,
+            "device_config": {"wasm": {"dtype": wasm.dtype}},
             "kv_cache_dtype": _HALF_CACHES,
             "use_external_data_format": dict(data_files),
         },

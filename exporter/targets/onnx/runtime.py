@@ -61,7 +61,7 @@ class OnnxRuntime:
 
     def __init__(self, path: Path) -> None:
         require()
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.errors import TargetError
 from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
 from exporter.targets.onnx import reading, repository, runtime
-from exporter.targets.onnx.capabilities import ALIASES, PREFERENCE, QUANTS
+from exporter.targets.onnx.capabilities import ALIASES, PREFERENCE, QUANTS, WASM_PREFERENCE
 from exporter.targets.onnx.plan import OnnxPlan, repository_files
 
 REMARKS = (
@@ -40,8 +40,10 @@ class _Onnx:
         return OnnxPlan(subject, QUANTS[quant], options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
-        default = next(quant for quant in PREFERENCE if quant in artifacts)
-        return repository_files(subject, QUANTS[default])
+        default, wasm = (
+            next(QUANTS[name] for name in order if name in artifacts) for order in (PREFERENCE, WASM_PREFERENCE)
+        )
+        return repository_files(subject, default, wasm)
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
         dtype = next(q.dtype for q in QUANTS.values() if Path(files[0].path).name == q.file_name)
