@@ -95,7 +95,9 @@ class _Lowering:
     def call(self) -> Call:
         """The subgraph that ops go into."""
         if self._call is None:
-            raise TargetError("the graph does not begin with an embedding", hint=_HINT)
+            raise TargetError(
+                "the graph does not begin with an embedding", expected="Embedding", found="another op", hint=_HINT
+            )
         return self._call
 
     def begin(self) -> None:
@@ -156,7 +158,9 @@ class _Lowering:
 def _operand(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None:
-        raise TargetError(f"node {node.name} ({node.op_type}) lacks operand {index}", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} ({node.op_type}) lacks operand {index}", expected="a value", found="none", hint=_HINT
+        )
     return value
 
 
@@ -178,7 +182,10 @@ def _embedding(low: _Lowering, node: ir.Node) -> None:
         ints, scales, block = quantized_parts(table)
         if ints.dtype != ir.DataType.INT8 or block != width:
             raise TargetError(
-                f"{name} must have 8 bits and a scale a row", found=f"{ints.dtype.name}, groups of {block}", hint=_HINT
+                f"XNNPACK has no kernel for {name}",
+                expected="8 bits with a scale a row",
+                found=f"{ints.dtype.name} in groups of {block}",
+                hint=_HINT,
             )
         weight, steps = low.stored(int8_rows(name, ints, scales), [(n_rows, width), (n_rows,)], [CHAR, FLOAT])
         none, unused, dtype = program.null(), program.integer(0), program.integer(FLOAT)
@@ -256,9 +263,19 @@ def _rope(low: _Lowering, node: ir.Node) -> None:
     source = _operand(node, 0)
     producer = source.producer()
     if producer is None or producer.op_type != "Linear" or len(_readers(producer)) != 1:
-        raise TargetError(f"node {node.name} (Rope) must follow a Linear that nobody else reads", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} (Rope) must follow a projection",
+            expected="a Linear that nobody else reads",
+            found=producer.op_type if producer is not None else "an input",
+            hint=_HINT,
+        )
     if _operand(node, 1) is not low.model.graph.inputs[1] or _operand(node, 2) is not low.frequencies:
-        raise TargetError(f"node {node.name} (Rope) must rotate as all others do, by the input positions", hint=_HINT)
+        raise TargetError(
+            f"node {node.name} (Rope) must rotate as all others do",
+            expected=f"{low.model.graph.inputs[1].name} and {low.frequencies.name}",
+            found=f"{_operand(node, 1).name} and {_operand(node, 2).name}",
+            hint=_HINT,
+        )
     graph, x = low.graph, low.operand(source)
     heads = ops.attribute(node, "n_heads")
     half = graph.shape(x)[1] // heads // 2
@@ -353,7 +370,7 @@ def lower(model: ir.Model) -> Lowered:
     program.kernel("aten::_local_scalar_dense", "", [start], position)
     frequencies = next((_operand(node, 2) for node in model.graph if node.op_type == "Rope"), None)
     if frequencies is None:
-        raise TargetError("the graph has no Rope", hint=_HINT)
+        raise TargetError("the graph has no Rope", expected="a Llama", found="none", hint=_HINT)
     low = _Lowering(model, program, context, position, tokens, frequencies)
     low.rotations = _rotations(low)
     for node in model.graph:
