@@ -39,7 +39,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes and 1.5 GB the first time"
 	@$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt torch
-	$(PY) -m pip install -q -c constraints.txt -e '.[gguf,onnx,dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[gguf,onnx,executorch,dev]'
 	@touch $@
 
 demo: $(INSTALLED)

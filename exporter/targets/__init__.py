@@ -10,6 +10,7 @@ from exporter.targets.base import Target
 REGISTRY: dict[str, str] = {
     "gguf": "exporter.targets.gguf.target:GGUF",
     "onnx": "exporter.targets.onnx.target:ONNX",
+    "executorch": "exporter.targets.executorch.target:EXECUTORCH",
 }
 """Target name -> ``module:object``."""
 

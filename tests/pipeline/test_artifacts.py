@@ -216,7 +216,8 @@ class TestHelp:
         assert [target["name"] for target in listed] == [*targets.REGISTRY]
         assert [quant["name"] for quant in listed[0]["quants"]] == [*QUANTS]
         works_on = {q["name"]: q["targets"] for q in listed[0]["quants"]}
-        assert works_on["int4"] == [*targets.REGISTRY]
+        assert works_on["f32"] == [*targets.REGISTRY]
+        assert works_on["int4"] == ["gguf", "onnx"]
         assert works_on["bf16"] == works_on["q4_k_m"] == ["gguf"]
         assert listed[1]["aliases"] == {"fp32": "f32", "fp16": "f16", "q4": "int4"}
         assert "llama.cpp" in listed[0]["runtimes"]

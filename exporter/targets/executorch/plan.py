@@ -1,0 +1,97 @@
+"""One program, decided: its graph, where its weights lie, and the exact size of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from exporter.ir.build import config_of, set_config
+from exporter.quant.apply import apply_recipe
+from exporter.resources import anonymous_bytes
+from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.executorch import files, wheel
+from exporter.targets.executorch.capabilities import ExecuTorchQuant
+from exporter.targets.executorch.layout import Layout
+from exporter.targets.executorch.lower import lower
+from exporter.targets.executorch.program import Constants
+from exporter.targets.executorch.rotary import COS, SIN
+from exporter.targets.onnx.repository import model_config
+from exporter.tensors import CHUNK_WEIGHTS, RowTensor
+from exporter.tokenizer import Tokenizer
+
+_KERNEL_BYTES = 40 << 20
+"""Anonymous memory of numba and the compiled kernels (measured for the GGUF target: 36 MiB)."""
+_BYTES_PER_WEIGHT = 12
+"""Anonymous bytes per weight of a chunk in flight (measured for the ONNX target)."""
+
+
+class ExecuTorchPlan:
+    """See :class:`exporter.targets.base.Plan`.
+
+    Args:
+        subject: Unquantized graph, tokenizer, facts.
+        quant: The capability row.
+        options: Worker threads.
+
+    Raises:
+        GraphError, TargetError: If the row cannot hold this model.
+        RuntimeUnavailableError: See :func:`exporter.targets.executorch.wheel.require`.
+    """
+
+    def __init__(self, subject: Subject, quant: ExecuTorchQuant, options: Options) -> None:
+        wheel.require()
+        self._options = options
+        config = config_of(subject.model)
+        # Refused now rather than after the work.
+        model_config(config, subject.tokenizer)
+        self._model = apply_recipe(subject.model.clone(), quant.recipe)
+        set_config(self._model, config.replace(max_seq_len=files.context_length(config)))
+        self._lowered = lower(self._model)
+        self._layout = Layout(self._lowered, constant_values(self._model, subject.tokenizer))
+        self._path = f"{files.FOLDER}/{subject.info.name}-{quant.name.upper()}.pte"
+
+    @property
+    def model(self) -> ir.Model:
+        return self._model
+
+    @cached_property
+    def files(self) -> Sequence[PlannedFile]:
+        return [PlannedFile(self._path, self._layout.nbytes)]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(w.nbytes for w in self._lowered.weights if w.blobs[0].key not in (COS, SIN))
+
+    @property
+    def expected(self) -> Mapping[str, RowTensor]:
+        return self._lowered.parameters
+
+    @property
+    def peak_bytes(self) -> int:
+        waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in self._lowered.weights)
+        in_flight = (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT
+        return anonymous_bytes() + _KERNEL_BYTES + in_flight + waiting + len(self._layout.head)
+
+    def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
+        (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
+        return [self._layout.write(folder / self._path, self._path, self._options.jobs, progress)]
+
+
+def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:
+    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``)."""
+    config = config_of(model)
+    known = {} if tokenizer.bos_id is None else {"get_bos_id": tokenizer.bos_id}
+    return {
+        **known,
+        "get_eos_ids": tokenizer.stop_ids,
+        "get_max_seq_len": config.max_seq_len,
+        "get_max_context_len": config.max_seq_len,
+        "get_vocab_size": config.vocab_size,
+        "get_n_layers": config.n_layers,
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+    }

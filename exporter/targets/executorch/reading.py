@@ -1,0 +1,229 @@
+"""A ``.pte`` as another reader sees it: executorch's own flatbuffer compiler for the tables, a map for the weights.
+
+What a weight is follows from the operators that read it: the constants of the program's kernels, and in the delegates
+the matrices of ``XNNFullyConnected`` with their encodings (``backends/xnnpack/serialization/schema.fbs``).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from exporter.checkpoint.fields import Fields, read_json
+from exporter.checkpoint.huggingface import parse_config
+from exporter.config import ModelConfig
+from exporter.errors import CheckpointError
+from exporter.names import EMBEDDING, HEAD
+from exporter.rope import interleaved_from_half, inv_freq
+from exporter.targets.executorch import wheel
+from exporter.targets.executorch.rotary import COS, SIN, rotary_rows
+from exporter.targets.executorch.weights import unpack_4
+from exporter.tensors import Array, RowTensor, permute_rows
+
+_DTYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "CHAR": np.dtype(np.int8)}
+
+_HEAD_BYTES = 40
+"""The flatbuffer's first eight bytes and the header that is inserted there."""
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A matrix of a delegate: its table, and the delegate's list of constants."""
+
+    table: dict[str, Any]
+    constants: list[dict[str, Any]]
+
+
+class PteFile:
+    """A program on the disk.
+
+    Raises:
+        CheckpointError: If the file is none.
+        TargetError: If its tables are damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.stat().st_size < _HEAD_BYTES:
+            raise CheckpointError(f"{path.name} is too short for a program", found=f"{path.stat().st_size} bytes")
+        self._data = np.memmap(path, np.uint8, "r")
+        head = bytes(self._data[:_HEAD_BYTES])
+        if head[8:12] != b"eh00":
+            raise CheckpointError(f"{path.name} is not an ExecuTorch program with segments", found=head[4:12])
+        size, self._base = struct.unpack_from("<QQ", head, 16)
+        self._program = wheel.decode(wheel.PROGRAM, bytes(self._data[:size]))
+        self.plans: dict[str, dict[str, Any]] = {plan["name"]: plan for plan in self._program["execution_plan"]}
+
+    @property
+    def forward(self) -> dict[str, Any]:
+        return self.plans["forward"]
+
+    def constant(self, name: str) -> int:
+        """What a constant method returns."""
+        return int(self.plans[name]["values"][0]["val"]["int_val"])
+
+    def segment(self, index: int) -> Array:
+        """Its bytes, mapped."""
+        entry = self._program["segments"][index]
+        start = self._base + entry["offset"]
+        found = self._data[start : start + entry["size"]]
+        if len(found) != entry["size"]:
+            raise CheckpointError("the file ends before its weights do", expected=entry["size"], found=len(found))
+        return found
+
+    def calls(self, operator: str) -> Iterator[list[dict[str, Any]]]:
+        """The operands of each call of a kernel."""
+        plan = self.forward
+        for instruction in plan["chains"][0]["instructions"]:
+            call = instruction["instr_args"]
+            if (
+                instruction["instr_args_type"] == "KernelCall"
+                and plan["operators"][call["op_index"]]["name"] == operator
+            ):
+                yield [plan["values"][index]["val"] for index in call["args"]]
+
+    @cached_property
+    def named(self) -> dict[str, Array]:
+        """Key -> bytes of what delegates read by name."""
+        return {entry["key"]: self.segment(entry["segment_index"]) for entry in self._program["named_data"]}
+
+    @cached_property
+    def tensors(self) -> dict[str, Array]:
+        """Name -> array of the program's constants."""
+        where = self._program["constant_segment"]
+        data, offsets = self.segment(where["segment_index"]), where["offsets"]
+        found = {}
+        for value in self.forward["values"]:
+            tensor = value["val"]
+            if value["val_type"] == "Tensor" and tensor["data_buffer_idx"]:
+                dtype, shape = _DTYPES[tensor["scalar_type"]], tensor["sizes"]
+                start = offsets[tensor["data_buffer_idx"]]
+                raw = data[start : start + dtype.itemsize * int(np.prod(shape))]
+                found[tensor["extra_tensor_info"]["fully_qualified_name"]] = raw.view(dtype).reshape(shape)
+        return found
+
+    @cached_property
+    def filters(self) -> list[_Filter]:
+        """The matrices of all delegates."""
+        found = []
+        for delegate in self.forward["delegates"]:
+            blob = bytes(self.segment(delegate["processed"]["index"]))
+            start, size = struct.unpack_from("<II", blob, 10)
+            graph = wheel.decode(wheel.XNNPACK, blob[start : start + size])
+            for node in graph["xnodes"]:
+                if node["xnode_union_type"] == "XNNFullyConnected":
+                    value = graph["xvalues"][node["xnode_union"]["filter_id"]]["xvalue_union"]
+                    found.append(_Filter(value, graph["constant_data"]))
+        return found
+
+
+def read_config(file: PteFile, folder: Path) -> ModelConfig:
+    """The hyperparameters: as the program computes, and from ``config.json`` the formula of its rotary table.
+
+    Raises:
+        CheckpointError: If the formula does not give the table.
+    """
+    path = folder / "config.json"
+    described = parse_config(Fields(read_json(path), path))
+    attentions = list(file.calls("llama::custom_sdpa"))
+    query, cache = attentions[0][0]["sizes"], attentions[0][1]["sizes"]
+    vocab_size, dim = next(iter(_embedding(file)))["sizes"]
+    matrices = {_name(filter_): _tensor(filter_)["dims"] for filter_ in file.filters}
+    config = ModelConfig(
+        dim=dim,
+        n_layers=len(attentions),
+        n_heads=query[2],
+        n_kv_heads=cache[2],
+        head_dim=cache[3],
+        ffn_dim=matrices["layers.0.feed_forward.w1.weight"][0],
+        vocab_size=vocab_size,
+        norm_eps=float(file.tensors["norm_eps"][0]),
+        rope_theta=described.rope_theta,
+        rope_scaling=described.rope_scaling,
+        max_seq_len=cache[1],
+        tied_embeddings=HEAD not in matrices,
+    )
+    for name, function in ((COS, np.cos), (SIN, np.sin)):
+        expected = rotary_rows(inv_freq(config), function, 0, config.max_seq_len)
+        if not np.array_equal(file.tensors[name], expected):
+            raise CheckpointError(
+                f"{name} does not rotate as config.json says", found=f"rope_theta {config.rope_theta:g}"
+            )
+    return config
+
+
+def _embedding(file: PteFile) -> list[dict[str, Any]]:
+    calls = [*file.calls("aten::embedding"), *file.calls("quantized_decomposed::embedding_byte")]
+    if len(calls) != 1:
+        raise CheckpointError("the program has no embedding", expected="one", found=len(calls))
+    return calls[0]
+
+
+def _tensor(filter_: _Filter) -> dict[str, Any]:
+    tensor: dict[str, Any] = filter_.table.get("tensor_value", filter_.table)
+    return tensor
+
+
+def _name(filter_: _Filter) -> str:
+    key: str = filter_.constants[_tensor(filter_)["constant_buffer_idx"]]["named_key"]
+    return key.removesuffix(".ints")
+
+
+def read_weights(file: PteFile, config: ModelConfig) -> dict[str, RowTensor]:
+    """Canonical name -> decoded weight, in canonical row order."""
+    found = {
+        name: _plain(name, array)
+        for name, array in file.tensors.items()
+        if name.endswith("norm.weight") or name == EMBEDDING
+    }
+    if f"{EMBEDDING}.ints" in file.tensors:
+        found[EMBEDDING] = _rows(EMBEDDING, file.tensors[f"{EMBEDDING}.ints"], file.tensors[f"{EMBEDDING}.scales"])
+    for filter_ in file.filters:
+        name, tensor = _name(filter_), _decoded(file, filter_)
+        heads = {"wq": config.n_heads, "wk": config.n_kv_heads}.get(name.split(".")[-2])
+        if heads is not None:
+            tensor = permute_rows(tensor, interleaved_from_half(heads, config.head_dim))
+        found[name] = tensor
+    return found
+
+
+def _decoded(file: PteFile, filter_: _Filter) -> RowTensor:
+    tensor, name = _tensor(filter_), _name(filter_)
+    n_rows, n_cols = tensor["dims"]
+    data = file.named[filter_.constants[tensor["constant_buffer_idx"]]["named_key"]]
+    if tensor["datatype"] == "xnn_datatype_fp32":
+        return _plain(name, data.view(np.float32).reshape(n_rows, n_cols))
+    parameters = filter_.table["quant_params"]
+    steps = file.named[filter_.constants[parameters["scale_buffer_idx"]]["named_key"]]
+    if tensor["datatype"] == "xnn_datatype_qcint8":
+        return _rows(name, data.view(np.int8).reshape(n_rows, n_cols), steps.view(np.float32))
+    if tensor["datatype"] != "xnn_datatype_qbint4":
+        raise CheckpointError(f"{name} is stored in a type that is not known here", found=tensor["datatype"])
+    packed, group = data.reshape(n_rows, n_cols // 2), parameters["group_size"]
+    scales = steps.view(ml_dtypes.bfloat16).reshape(n_rows, n_cols // group)
+
+    def read(start: int, stop: int) -> Array:
+        blocks = unpack_4(np.asarray(packed[start:stop])).reshape(stop - start, -1, group).astype(np.float32)
+        values: Array = (blocks * scales[start:stop].astype(np.float32)[:, :, None]).reshape(stop - start, n_cols)
+        return values
+
+    return RowTensor(name, ir.DataType.FLOAT, (n_rows, n_cols), read)
+
+
+def _plain(name: str, array: Array) -> RowTensor:
+    return RowTensor(name, ir.DataType.FLOAT, array.shape, lambda a, b: np.asarray(array[a:b]))
+
+
+def _rows(name: str, ints: Array, scales: Array) -> RowTensor:
+    def read(start: int, stop: int) -> Array:
+        values: Array = ints[start:stop].astype(np.float32) * scales[start:stop, None]
+        return values
+
+    return RowTensor(name, ir.DataType.FLOAT, ints.shape, read)

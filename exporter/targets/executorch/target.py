@@ -1,0 +1,76 @@
+"""The ExecuTorch target: phones, through the C++ LLM runner that iOS and Android apps link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from exporter.errors import TargetError
+from exporter.ir.build import config_of
+from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
+from exporter.targets.executorch import files as shared
+from exporter.targets.executorch import reading, runtime, wheel
+from exporter.targets.executorch.capabilities import ALIASES, QUANTS
+from exporter.targets.executorch.plan import ExecuTorchPlan
+
+REMARKS = (
+    f"ExecuTorch: the cache holds {shared.CONTEXT} positions, or the model's own number if that is smaller.",
+    "ExecuTorch: checked on this machine's CPU; the Arm kernels of a phone were not run.",
+    "ExecuTorch: the runner's tokenizer always recognises special tokens by their names, in a user's text as well.",
+)
+"""What the numbers in a model card do not say."""
+
+
+class _ExecuTorch:
+    """See :class:`exporter.targets.base.Target`."""
+
+    name = "executorch"
+    summary = "phones: ExecuTorch with XNNPACK on iOS and Android"
+    quants: Mapping[str, Quant] = QUANTS
+    aliases: Mapping[str, str] = ALIASES
+    default_quant = "int4"
+    language = "python"
+    remarks = REMARKS
+
+    def plan(self, subject: Subject, quant: str, options: Options) -> ExecuTorchPlan:
+        if quant not in QUANTS:
+            raise TargetError(
+                f"target executorch has no quantization {quant!r}",
+                expected=", ".join(QUANTS),
+                hint="run: exporter targets",
+            )
+        return ExecuTorchPlan(subject, QUANTS[quant], options)
+
+    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
+        return shared.render(config_of(subject.model), subject.tokenizer)
+
+    def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
+        return [
+            "from executorch.extension.pybindings import _portable_lib  # registers what the others extend",
+            "import executorch.kernels.quantized",
+            "from executorch.extension.llm.custom_ops import custom_ops",
+            "from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner",
+            f'runner = TextLLMRunner("{files[0].path}", "{shared.FOLDER}/tokenizer.json")',
+            'runner.generate("Once upon a time", GenerationConfig(max_new_tokens=64))',
+        ]
+
+    def runtime_versions(self) -> Mapping[str, str | None]:
+        return {wheel.PACKAGE: wheel.version()}
+
+    def require_runtime(self) -> None:
+        wheel.require()
+
+    def load(self, files: Sequence[Path]) -> Runtime:
+        return runtime.ExecuTorch(files[0])
+
+    def read_back(self, files: Sequence[Path]) -> ReadBack:
+        from exporter.tokenizer import load_tokenizer_folder
+
+        folder = files[0].parent
+        file = reading.PteFile(files[0])
+        config = reading.read_config(file, folder)
+        tokenizer = load_tokenizer_folder(folder).padded(config.vocab_size)
+        return ReadBack(config, reading.read_weights(file, config), tokenizer)
+
+
+EXECUTORCH = _ExecuTorch()

@@ -1,0 +1,84 @@
+"""Weights as the bytes that XNNPACK and the embedding kernels read, a chunk of rows at a time.
+
+XNNPACK packs weights again when it loads them; what it takes is plain: float32 and int8 row by row, and two 4-bit
+integers a byte, the even column in the lower half, each 8 more than its value
+(``backends/xnnpack/operators/node_visitor.py``, ``convert_to_qc4w``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from exporter.quant.apply import cast_tensor
+from exporter.targets.executorch.subgraph import Constant
+from exporter.tensors import Array, RowTensor
+
+Task = Callable[[], tuple[Array, ...]]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Blobs that are made together.
+
+    Attributes:
+        blobs: The first is large and streamed; the others are small against it.
+        tasks: Called in order, or ahead on threads; each returns the next bytes of every blob.
+    """
+
+    blobs: tuple[Constant, ...]
+    tasks: tuple[Task, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(blob.nbytes for blob in self.blobs)
+
+
+def float_weight(name: str, tensor: RowTensor) -> Weight:
+    """A weight as float32."""
+    wide = cast_tensor(tensor, ir.DataType.FLOAT)
+    tasks = tuple((lambda a=a, b=b: (wide.rows(a, b),)) for a, b in wide.row_ranges())
+    return Weight((Constant(name, 4 * int(wide.size)),), tasks)
+
+
+def int8_rows(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
+    """``<name>.ints`` int8 ``[out, in]`` and ``<name>.scales`` float32 ``[out]``."""
+    blobs = Constant(f"{name}.ints", int(ints.size)), Constant(f"{name}.scales", 4 * ints.n_rows)
+    return Weight(blobs, tuple(_tasks(ints, scales, lambda q: q, lambda s: s)))
+
+
+def int4_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
+    """``<name>.ints`` uint8 ``[out, in / 2]`` and ``<name>.scales`` bfloat16 ``[out, in / group]``."""
+    blobs = Constant(f"{name}.ints", int(ints.size) // 2), Constant(f"{name}.scales", 2 * int(scales.size))
+    return Weight(blobs, tuple(_tasks(ints, scales, pack_4, lambda s: s.astype(ml_dtypes.bfloat16))))
+
+
+def _tasks(
+    ints: RowTensor, scales: RowTensor, pack: Callable[[Array], Array], cast: Callable[[Array], Array]
+) -> Iterator[Task]:
+    def encode(start: int, stop: int) -> tuple[Array, ...]:
+        # The integers first: reading them computes the scales of the same rows as well.
+        packed = pack(ints.rows(start, stop))
+        return packed, cast(scales.rows_f32(start, stop))
+
+    for start, stop in ints.row_ranges():
+        yield lambda a=start, b=stop: encode(a, b)  # type: ignore[misc]
+
+
+def pack_4(ints: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """int8 ``[n, k]`` in [-8, 7] -> uint8 ``[n, k / 2]``."""
+    levels = ints.view(np.uint8) + np.uint8(8)
+    return levels[:, 0::2] | levels[:, 1::2] << np.uint8(4)
+
+
+def unpack_4(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
+    """The inverse of :func:`pack_4`."""
+    ints = np.empty((len(packed), packed.shape[1] * 2), np.int8)
+    ints[:, 0::2] = (packed & np.uint8(15)).astype(np.int8) - np.int8(8)
+    ints[:, 1::2] = (packed >> np.uint8(4)).astype(np.int8) - np.int8(8)
+    return ints

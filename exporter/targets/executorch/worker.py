@@ -1,0 +1,91 @@
+"""One request to ExecuTorch's Python bindings, in a process of its own: JSON on stdin, JSON on stdout.
+
+The bindings come first: the libraries of kernels register themselves with them. These are loaded directly, because
+executorch's Python modules around them import half of torch's compiler, eight seconds of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.targets.executorch import wheel
+
+Request = dict[str, Any]
+
+LIBRARIES = (
+    Path("kernels/quantized/libquantized_ops_aot_lib.*"),
+    Path("extension/llm/custom_ops/libcustom_ops_aot_lib.*"),
+)
+"""What the LLM runner of the apps has beside the portable kernels: 8-bit embeddings, cache and attention."""
+
+
+def open_program(path: str) -> Any:
+    """The program, with the kernels of the LLM runner beside the portable ones."""
+    import torch
+    from executorch.extension.pybindings import _portable_lib as bindings
+
+    for library in LIBRARIES:
+        torch.ops.load_library(next(wheel.path(library.parent).glob(library.name)))  # type: ignore[no-untyped-call]
+    return bindings._load_for_executorch(path)
+
+
+def call(program: Any, method: str) -> Any:
+    """The result of a method that takes nothing: a number, or a list of several."""
+    values = program.run_method(method, ())
+    return values[0] if len(values) == 1 else list(values)
+
+
+def logits(request: Request) -> None:
+    """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.logits`; saves the array as ``request["out"]``."""
+    import torch
+
+    program = open_program(request["model"])
+    ids, prefill = request["ids"], request["prefill"]
+
+    def forward(start: int, stop: int) -> Any:
+        (scores,) = program.run_method("forward", (torch.tensor([ids[start:stop]]), torch.tensor([start])))
+        return scores.reshape(-1).numpy().copy()
+
+    rows = [forward(i, i + 1) for i in range(prefill - 1)]
+    rows.append(forward(0, prefill))
+    rows += [forward(i, i + 1) for i in range(prefill, len(ids))]
+    np.save(request["out"], np.stack(rows))
+
+
+def constants(request: Request) -> dict[str, Any]:
+    """Name -> value of the constant methods."""
+    program = open_program(request["model"])
+    return {name: call(program, name) for name in program.method_names() if name != "forward"}
+
+
+def generate(request: Request) -> str:
+    """What the C++ runner says to a prompt, greedily; without the prompt."""
+    open_program(request["model"])  # for its kernels
+    from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
+
+    said: list[str] = []
+    config = GenerationConfig(echo=False, max_new_tokens=request["max_new_tokens"], temperature=0.0, num_bos=0)
+    TextLLMRunner(request["model"], request["tokenizer"]).generate(request["prompt"], config, said.append)
+    return "".join(said)
+
+
+REQUESTS = {"logits": logits, "constants": constants, "generate": generate}
+
+
+def main() -> None:
+    stdout = os.dup(1)
+    os.dup2(2, 1)  # Nothing that native code prints may end up in the answer.
+    request = json.load(sys.stdin)
+    text = json.dumps(REQUESTS[request["request"]](request))
+    with os.fdopen(stdout, "w") as file:
+        file.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Tiny programs for these tests: one variant written, loaded in this process and run, with no pipeline around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from exporter.source import Source, SourceOptions, open_source
+from exporter.targets.base import Options
+from exporter.targets.executorch import worker
+from exporter.targets.executorch.plan import ExecuTorchPlan
+from exporter.targets.executorch.target import EXECUTORCH
+from tests.fixtures.models import TinySpec
+
+SPEC = TinySpec(max_seq_len=256)
+"""Grouped queries, an untied head, a head width that is not ``dim / n_heads``, and a small cache."""
+
+Folder = Callable[[TinySpec], Path]
+
+
+@dataclass(frozen=True)
+class Export:
+    """One program on the disk."""
+
+    source: Source
+    plan: ExecuTorchPlan
+    path: Path
+
+    def load(self) -> Program:
+        return Program(worker.open_program(str(self.path)))
+
+
+class Program:
+    """A program in this process: children cost three seconds each."""
+
+    def __init__(self, program: Any) -> None:
+        self.program = program
+
+    def forward(self, ids: Sequence[int], position: int) -> npt.NDArray[np.float32]:
+        """Logits of the last token, ``[vocab_size]``."""
+        (scores,) = self.program.run_method("forward", (torch.tensor([list(ids)]), torch.tensor([position])))
+        found: npt.NDArray[np.float32] = scores.reshape(-1).numpy().copy()
+        return found
+
+    def logits(self, ids: Sequence[int], prefill: int) -> npt.NDArray[np.float32]:
+        """Logits from position ``prefill - 1`` on: one batch, then token by token."""
+        rows = [self.forward(ids[:prefill], 0)]
+        rows += [self.forward(ids[i : i + 1], i) for i in range(prefill, len(ids))]
+        return np.stack(rows)
+
+
+def export(checkpoint: Path, out: Path, quant: str = "f32", options: Options | None = None) -> Export:
+    """Write one program and its shared files below ``out``."""
+    source = open_source(str(checkpoint), SourceOptions())
+    plan = EXECUTORCH.plan(source.subject(), quant, options or Options())
+    (written,) = plan.write(out, lambda n: None)
+    for path, text in EXECUTORCH.shared_files(source.subject(), {quant: plan.files}).items():
+        (out / path).write_text(text, encoding="utf-8")
+    return Export(source, plan, out / written.path)
+
+
+def relative(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Largest difference in standard deviations of what is expected."""
+    return float(np.abs(found - expected).max() / expected.std())
