@@ -27,7 +27,9 @@ def number(cell: str) -> float | None:
     return None if cell == "-" else 2.0 ** int(cell[2:]) if cell.startswith("2^") else float(cell)
 
 
-@pytest.mark.parametrize(("target", "heading"), [("gguf", "The gates"), ("onnx", "In ONNX Runtime")])
+@pytest.mark.parametrize(
+    ("target", "heading"), [("gguf", "The gates"), ("onnx", "In ONNX Runtime"), ("executorch", "In ExecuTorch")]
+)
 def test_the_gates_are_those_in_force(target: str, heading: str) -> None:
     documented = {name: tuple(map(number, gates)) for name, *gates in rows(ROOT / "docs/parity.md", heading)}
     assert documented == {q.name: (q.max_kl, q.max_abs, q.max_rounding) for q in targets.get(target).quants.values()}
