@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "error: $(PYTHON) is not Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1)"; \
 	    echo "hint: make PYTHON=/path/to/python3.12"; exit 1; } >&2
-	@echo "installing into $(VENV): a few minutes and 1.5 GB the first time"
+	@echo "installing into $(VENV): a few minutes and 2 GB the first time"
 	@$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt torch
 	$(PY) -m pip install -q -c constraints.txt -e '.[gguf,onnx,executorch,dev]'
