@@ -15,10 +15,10 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from benchmarks import CACHE
-from benchmarks.shapes import hf_config
 from exporter.names import name_map
 from exporter.rope import half_from_interleaved
 from exporter.source import Source, SourceOptions, open_source
+from exporter.targets.hf_files import model_config
 from exporter.tokenizer import to_hf_json
 from scripts.fetch_models import fetch
 
@@ -86,7 +86,7 @@ def write_checkpoint(folder: Path, source: Source, weights: Weights) -> Path:
                 array = array[half_from_interleaved(n_heads, config.head_dim)]  # noqa: PLW2901
         tensors[names[name]] = np.ascontiguousarray(array)
     save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(hf_config(config)))
+    (folder / "config.json").write_text(json.dumps(model_config(config, tokenizer)))
     (folder / "tokenizer.json").write_text(json.dumps(to_hf_json(tokenizer)))
     special = {"bos_token": tokenizer.piece(tokenizer.bos_id), "eos_token": tokenizer.piece(tokenizer.eos_id)}
     (folder / "tokenizer_config.json").write_text(json.dumps(special))

@@ -15,6 +15,7 @@ import numpy as np
 
 from exporter.config import ModelConfig, RopeScaling
 from exporter.names import expected_shapes, name_map
+from exporter.targets.hf_files import model_config
 from exporter.tokenizer import load_tokenizer_folder, to_hf_json
 
 _LLAMA3 = {"rope_theta": 500000.0, "norm_eps": 1e-5, "vocab_size": 128256, "max_seq_len": 131072}
@@ -33,35 +34,6 @@ SHAPES: dict[str, ModelConfig] = {
 }  # fmt: skip
 
 _BLOCK = 1 << 22
-
-
-def hf_config(config: ModelConfig) -> dict[str, Any]:
-    """``config.json`` of a ``LlamaForCausalLM``; the only scaling it knows is llama3's."""
-    document = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": config.dim,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.ffn_dim,
-        "vocab_size": config.vocab_size,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "max_position_embeddings": config.max_seq_len,
-        "tie_word_embeddings": config.tied_embeddings,
-    }
-    scaling = config.rope_scaling
-    if scaling is not None:
-        document["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_seq_len,
-        }
-    return document
 
 
 def _random_block() -> np.ndarray[Any, Any]:
@@ -107,8 +79,8 @@ def make_checkpoint(folder: Path, shape: str, tokenizer_folder: Path, *, sparse:
             file.truncate(8 + len(text) + offset)
         else:
             _write_weights(file, shapes)
-    (folder / "config.json").write_text(json.dumps(hf_config(config), indent=2))
     tokenizer = load_tokenizer_folder(tokenizer_folder).padded(config.vocab_size)
+    (folder / "config.json").write_text(json.dumps(model_config(config, tokenizer), indent=2))
     (folder / "tokenizer.json").write_text(json.dumps(to_hf_json(tokenizer)))
     special = {"bos_token": tokenizer.piece(tokenizer.bos_id), "eos_token": tokenizer.piece(tokenizer.eos_id)}
     (folder / "tokenizer_config.json").write_text(json.dumps(special))

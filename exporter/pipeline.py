@@ -277,6 +277,7 @@ def _describe(
     """Stage the manifest, the model card, and the shared files as the artifacts that passed want them."""
     source_entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes)
     entries = [artifact_entry(result) for result in results]
+    # Read again: only since the staging folder is locked does nobody else write here.
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     if old is not None:
         entries += manifest.kept_artifacts(old, source_entry, {manifest.key(entry) for entry in entries})

@@ -84,3 +84,13 @@ def _blend(plain: Frequencies, scaling: RopeScaling) -> Frequencies:
     turns = np.reciprocal(wavelength) * np.float32(scaling.original_max_seq_len)
     low, high = np.float32(scaling.low_freq_factor), np.float32(scaling.high_freq_factor)
     return (turns - low) / (high - low)
+
+
+def rotary_rows(frequencies: Frequencies, function: np.ufunc, start: int, stop: int) -> Frequencies:
+    """Cosines or sines of positions ``start`` to ``stop``, float32 ``[stop - start, head_dim / 2]``.
+
+    The angle is a float32 product, as in the reference; its cosine is taken in float64 and rounded once.
+    """
+    angles = np.arange(start, stop, dtype=np.float32)[:, None] * frequencies
+    rows: Frequencies = function(angles.astype(np.float64)).astype(np.float32)
+    return rows

@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 from exporter.config import ModelConfig
-from exporter.targets.onnx.repository import generation_config, model_config, tokenizer_config
+from exporter.targets import hf_files
+from exporter.targets.hf_files import generation_config, model_config, tokenizer_config
 from exporter.tokenizer import Tokenizer
 from exporter.tokenizer.pretokenizers import DIGIT
-from exporter.tokenizer.to_huggingface import to_hf_json
-from exporter.tokenizer.tokenizer import unused_piece
 
 FOLDER = "executorch"
 CONTEXT = 2048
@@ -28,10 +27,8 @@ def render(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
     documents = {
         "config.json": model_config(config.replace(max_seq_len=context_length(config)), tokenizer),
         "generation_config.json": generation_config(tokenizer),
-        "tokenizer_config.json": {
-            **tokenizer_config(tokenizer, config), "model_max_length": context_length(config),
-        },
-    }  # fmt: skip
+        "tokenizer_config.json": tokenizer_config(tokenizer, context_length(config)),
+    }
     texts = {name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in documents.items()}
     texts["tokenizer.json"] = json.dumps(tokenizer_json(tokenizer), ensure_ascii=False)
     return {f"{FOLDER}/{name}": text for name, text in texts.items()}
@@ -42,9 +39,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
     Of a ``Split`` it keeps what the regex matches and drops the text between: a split at digits must be ``Digits``.
     """
-    document = to_hf_json(tokenizer)
-    vocab = document["model"]["vocab"]
-    document["model"]["vocab"] = {piece: i for piece, i in vocab.items() if piece != unused_piece(i)}
+    document = hf_files.tokenizer_json(tokenizer)
     chain = (document["pre_tokenizer"] or {}).get("pretokenizers", [])
     for index, step in enumerate(chain):
         if step.get("pattern") == {"Regex": DIGIT}:

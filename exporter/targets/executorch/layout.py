@@ -9,20 +9,16 @@ stored once.
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from exporter.targets.base import Progress, WrittenFile
 from exporter.targets.executorch import wheel
 from exporter.targets.executorch.lower import Lowered
 from exporter.targets.executorch.program import Constants, constant_methods
-from exporter.targets.executorch.weights import Weight
-from exporter.tensors import Array, contiguous_bytes
+from exporter.targets.streaming import HashedFile, made_ahead, write_weight
 
 ALIGNMENT = 128
 """Bytes; executorch's default for segments, more than any tensor needs."""
@@ -127,58 +123,16 @@ class Layout:
         }
 
     def write(self, path: Path, name: str, jobs: int, progress: Progress) -> WrittenFile:
-        """Stream the file; ``name`` is its path below the output folder.
-
-        Of a weight in several blobs the first passes through; the others wait in memory until it is out.
-        """
-        with path.open("wb") as file:
-            sink = _Sink(file, progress)
-            sink.write(self.head)
+        """Stream the file; ``name`` is its path below the output folder."""
+        file = HashedFile(path, progress)
+        try:
+            file.write(self.head)
             base = len(self.head) - sum(aligned(len(data)) for data in self._delegates)
-            chunks = _made(self._lowered.weights, jobs)
-            for weight in self._lowered.weights:
-                waiting: list[tuple[Array, ...]] = []
-                sink.pad_to(base + self._offsets[weight.blobs[0].key])
-                for _ in weight.tasks:
-                    first, *others = next(chunks)
-                    sink.write(contiguous_bytes(first))
-                    waiting.append(tuple(others))
-                for index, blob in enumerate(weight.blobs[1:]):
-                    sink.pad_to(base + self._offsets[blob.key])
-                    for parts in waiting:
-                        sink.write(contiguous_bytes(parts[index]))
-            return WrittenFile(name, sink.size, sink.digest.hexdigest())
-
-
-class _Sink:
-    """A file being written, hashed on the way."""
-
-    def __init__(self, file: BinaryIO, progress: Progress) -> None:
-        self._file = file
-        self._progress = progress
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self.digest.update(data)
-        self._file.write(data)
-        self.size += len(data)
-        self._progress(len(data))
-
-    def pad_to(self, offset: int) -> None:
-        self.write(bytes(offset - self.size))
-
-
-def _made(weights: Sequence[Weight], jobs: int) -> Iterator[tuple[Array, ...]]:
-    """The result of every task in file order; ``jobs`` threads work ahead of the writer."""
-    pending: deque[Future[tuple[Array, ...]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="encode")
-    try:
-        for task in (task for weight in weights for task in weight.tasks):
-            pending.append(pool.submit(task))
-            if len(pending) > jobs + 1:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            weights = self._lowered.weights
+            chunks = made_ahead((task for weight in weights for task in weight.tasks), jobs)
+            for weight in weights:
+                offsets = [base + self._offsets[blob.key] for blob in weight.blobs]
+                write_weight(file, chunks, len(weight.tasks), offsets)
+        finally:
+            written = file.close(name)
+        return written

@@ -18,7 +18,7 @@ from exporter.targets.executorch.layout import Layout
 from exporter.targets.executorch.lower import lower
 from exporter.targets.executorch.program import Constants
 from exporter.targets.executorch.rotary import COS, SIN
-from exporter.targets.onnx.repository import model_config
+from exporter.targets.hf_files import model_config
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 from exporter.tokenizer import Tokenizer
 

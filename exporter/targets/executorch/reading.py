@@ -22,9 +22,9 @@ from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
 from exporter.names import EMBEDDING, HEAD
-from exporter.rope import interleaved_from_half, inv_freq
+from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
-from exporter.targets.executorch.rotary import COS, SIN, rotary_rows
+from exporter.targets.executorch.rotary import COS, SIN
 from exporter.targets.executorch.weights import unpack_4
 from exporter.tensors import Array, RowTensor, permute_rows
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from exporter.rope import rotary_rows
 from exporter.targets.executorch.weights import Weight, float_weight
-from exporter.tensors import Array, RowTensor
+from exporter.tensors import RowTensor
 
 COS, SIN = "rope.cos", "rope.sin"
-
-
-def rotary_rows(inv_freq: Array, function: np.ufunc, start: int, stop: int) -> Array:
-    """Rows of a table, float32 ``[stop - start, head_dim / 2]``.
-
-    The angle is a float32 product, as in the reference; its cosine is taken in float64 and rounded once.
-    """
-    angles = np.arange(start, stop, dtype=np.float32)[:, None] * inv_freq
-    rows: Array = function(angles.astype(np.float64)).astype(np.float32)
-    return rows
 
 
 def rotary_tables(frequencies: RowTensor, context: int) -> tuple[Weight, Weight]:

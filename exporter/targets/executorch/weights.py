@@ -17,9 +17,8 @@ import onnx_ir as ir
 
 from exporter.quant.apply import cast_tensor
 from exporter.targets.executorch.subgraph import Constant
+from exporter.targets.streaming import Task
 from exporter.tensors import Array, RowTensor
-
-Task = Callable[[], tuple[Array, ...]]
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,14 @@ Names as Transformers.js looks for them (its ``models/session.js``): ``<model>.o
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import TargetError
 from exporter.targets.base import PlannedFile, Progress, WrittenFile
 from exporter.targets.onnx.weights import Weight
-from exporter.tensors import Array, contiguous_bytes
+from exporter.targets.streaming import HashedFile, made_ahead, write_weight
 
 MAX_FILE_BYTES = (1 << 31) - (1 << 20)
 """A JavaScript ``ArrayBuffer`` and the wasm loader of ONNX Runtime take files below 2 GiB."""
@@ -83,67 +80,17 @@ def data_files(placed: Sequence[Placed], model_path: str) -> list[PlannedFile]:
     return [PlannedFile(data_name(model_path, file), end) for file, end in ends.items()]
 
 
-def _encoded(placed: Sequence[Placed], jobs: int) -> Iterator[tuple[Array, ...]]:
-    """The result of every task in file order; ``jobs`` threads work ahead of the writer."""
-    pending: deque[Future[tuple[Array, ...]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="encode")
-    try:
-        for task in (task for at in placed for task in at.weight.tasks):
-            pending.append(pool.submit(task))
-            if len(pending) > jobs + 1:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Sink:
-    """A file being written, hashed on the way."""
-
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._file = path.open("wb")
-        self._digest = hashlib.sha256()
-        self._progress = progress
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._digest.update(data)
-        self._file.write(data)
-        self.size += len(data)
-        self._progress(len(data))
-
-    def pad_to(self, offset: int) -> None:
-        self.write(bytes(offset - self.size))
-
-    def close(self, path: str) -> WrittenFile:
-        self._file.close()
-        return WrittenFile(path, self.size, self._digest.hexdigest())
-
-
 def write_data(
     placed: Sequence[Placed], model_path: str, folder: Path, jobs: int, progress: Progress
 ) -> list[WrittenFile]:
-    """Stream the weights into their files below ``folder``.
-
-    Of a quantized weight the integers pass through; only its scales wait in memory until the last integers are out.
-    """
-    chunks = _encoded(placed, jobs)
+    """Stream the weights into their files below ``folder``."""
+    chunks = made_ahead((task for at in placed for task in at.weight.tasks), jobs)
     written = []
     for number, planned in enumerate(data_files(placed, model_path)):
-        sink = _Sink(folder / planned.path, progress)
+        sink = HashedFile(folder / planned.path, progress)
         try:
             for at in (at for at in placed if at.file == number):
-                waiting: list[tuple[Array, ...]] = []
-                sink.pad_to(at.offsets[0])
-                for _ in at.weight.tasks:
-                    first, *others = next(chunks)
-                    sink.write(contiguous_bytes(first))
-                    waiting.append(tuple(others))
-                for index, offset in enumerate(at.offsets[1:]):
-                    sink.pad_to(offset)
-                    for others_of_chunk in waiting:
-                        sink.write(contiguous_bytes(others_of_chunk[index]))
+                write_weight(sink, chunks, len(at.weight.tasks), at.offsets)
         finally:
             file = sink.close(planned.path)
         written.append(file)

@@ -14,6 +14,7 @@ from exporter.ir.build import config_of
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.hf_files import model_config
 from exporter.targets.onnx import browser, layout, repository
 from exporter.targets.onnx.capabilities import PREFERENCE, QUANTS, OnnxQuant
 from exporter.targets.onnx.lower import Lowered, lower
@@ -118,7 +119,7 @@ class OnnxPlan:
         if options.browser:
             _require_fits(subject.model, self.variant)
         # Refused now rather than after the work.
-        repository.model_config(config_of(subject.model), subject.tokenizer)
+        model_config(config_of(subject.model), subject.tokenizer)
 
     @property
     def model(self) -> ir.Model:

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
+from exporter.rope import rotary_rows
 from exporter.targets.onnx.weights import Weight, float_weight
-from exporter.tensors import Array, RowTensor
+from exporter.tensors import RowTensor
 
 CONTEXT = 16384
 """Positions in the table at most. Llama 3.2's 131,072 would take 34 MB, and the cache of a 1B is 1 GiB at this length:
@@ -20,19 +21,12 @@ def context_length(config: ModelConfig) -> int:
 
 
 def rotary_tables(frequencies: RowTensor, config: ModelConfig, dtype: ir.DataType) -> tuple[Weight, Weight]:
-    """``cos_cache`` and ``sin_cache``, ``[positions, head_dim / 2]``.
-
-    The angle is a float32 product, as in the reference; its cosine is taken in float64 and rounded once.
-    """
+    """``cos_cache`` and ``sin_cache``, ``[positions, head_dim / 2]``."""
     inv_freq = frequencies.rows_f32(0, frequencies.n_rows)
     shape = (context_length(config), len(inv_freq))
 
     def table(name: str, function: np.ufunc) -> Weight:
-        def read(start: int, stop: int) -> Array:
-            angles = np.arange(start, stop, dtype=np.float32)[:, None] * inv_freq
-            values: Array = function(angles.astype(np.float64)).astype(np.float32)
-            return values
-
-        return float_weight(name, [RowTensor(name, ir.DataType.FLOAT, shape, read)], dtype)
+        rows = RowTensor(name, ir.DataType.FLOAT, shape, lambda a, b: rotary_rows(inv_freq, function, a, b))
+        return float_weight(name, [rows], dtype)
 
     return table("cos_cache", np.cos), table("sin_cache", np.sin)

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.quant.apply import cast_tensor
+from exporter.targets.streaming import Task
 from exporter.tensors import Array, RowTensor
 
-Task = Callable[[], tuple[Array, ...]]
 Part = tuple[RowTensor, RowTensor]
 """Integers ``[out, in]`` and scales ``[out, in / block]`` of one matrix."""
 
