@@ -37,6 +37,7 @@ def failed(out: Path, quant: str) -> set[str]:
     return {check["name"] for check in artifacts(out)[quant]["parity"]["checks"] if not check["passed"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_variant_passes(tied: bool, huggingface_folder: Folder, tmp_path: Path) -> None:
     outcome = export(huggingface_folder(MODEL.replace(tied=tied)), tmp_path / "out", *QUANTS)
@@ -181,6 +182,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
 """What is wrong -> the fault, the quantization it is tried on, and the check that must find it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_fails_the_verdict(
     name: str, huggingface_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
