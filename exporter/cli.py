@@ -110,6 +110,10 @@ def main() -> None:
 @click.option("--verify/--no-verify", "check", default=True, help="Prove parity in the real runtime.")
 @click.option("--split-max-size", type=_Size(), help="Split GGUF files larger than this, e.g. 4G.")
 @click.option("--browser/--no-browser", default=True, help="Refuse ONNX variants too large for a browser.")
+@click.option(
+    "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
+)
+@click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
 @_source_options
 @_common
@@ -123,6 +127,8 @@ def export(
     check: bool,
     split_max_size: int | None,
     browser: bool,
+    group_size: int | None,
+    embedding: str | None,
     jobs: int,
     revision: str | None,
     max_seq_len: int | None,
@@ -145,7 +151,7 @@ def export(
         force=force,
         check=check,
         source=SourceOptions(revision, max_seq_len, rope_scale_factor),
-        options=Options(split_max_size, jobs, browser),
+        options=Options(split_max_size, jobs, browser, group_size, embedding),
     )
     if dry_run:
         _print_predictions(pipeline.predict(request)[1], output)

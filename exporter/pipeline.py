@@ -75,19 +75,27 @@ class Result:
 def _cells(request: Request) -> list[tuple[Target, str]]:
     """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one."""
     chosen = [targets.get(name) for name in request.targets]
-    cells = []
-    for target in chosen:
-        names = [target.aliases.get(name, name) for name in request.quants] or [target.default_quant]
-        cells += [(target, quant) for quant in dict.fromkeys(names) if quant in target.quants]
+    for choice in Options.CHANGES_ROW:
+        if getattr(request.options, choice) is not None and not any(choice in target.choices for target in chosen):
+            raise TargetError(
+                f"no requested target takes --{choice.replace('_', '-')}",
+                expected=", ".join(name for name in targets.REGISTRY if choice in targets.get(name).choices),
+                found=", ".join(request.targets),
+            )
+    rows = {
+        target.name: {name: target.resolve(name, request.options) for name in request.quants or (target.default_quant,)}
+        for target in chosen
+    }
     for quant in request.quants:
-        if not any(target.aliases.get(quant, quant) in target.quants for target in chosen):
+        if not any(rows[target.name][quant] for target in chosen):
             available = sorted({name for target in chosen for name in (*target.quants, *target.aliases)})
             raise TargetError(
                 f"no requested target has a quantization {quant!r}",
                 expected=", ".join(available),
                 hint="run: exporter targets",
             )
-    idle = [target.name for target in chosen if target not in {t for t, _ in cells}]
+    cells = [(target, row) for target in chosen for row in dict.fromkeys(rows[target.name].values()) if row]
+    idle = [target.name for target in chosen if not any(rows[target.name].values())]
     if idle:
         raise TargetError(f"target {idle[0]} has none of: {', '.join(request.quants)}", hint="run: exporter targets")
     return cells
@@ -255,7 +263,7 @@ class Prover:
             source=self._source.checkpoint.tensors,
             model=plan.model,
             expected=plan.expected,
-            quant=target.quants[quant],
+            quant=target.quant(quant),
             tokenizer=self._source.tokenizer,
             artifact=artifact,
             runtime=target.load(files),

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from exporter.errors import TargetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,11 +87,18 @@ class Options:
         split_max_bytes: Largest size of one file, for formats that can be split.
         jobs: Worker threads.
         browser: Whether an artifact that is meant for browsers must fit into one.
+        group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
+        embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
     """
 
     split_max_bytes: int | None = None
     jobs: int = 1
     browser: bool = True
+    group_size: int | None = None
+    embedding: str | None = None
+
+    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding")
+    """Choices that make another artifact: a target that cannot follow them must not be asked in vain."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,7 @@ class Target(Protocol):
         summary: One line for ``exporter targets``.
         quants: The capability table, by name.
         aliases: Names that this target's users know a row by -> the row's name.
+        choices: Which of :attr:`Options.CHANGES_ROW` it follows.
         default_quant: The row where ``--quant`` names none.
         language: Of :meth:`commands`, as Markdown names it.
         remarks: What a model card must say about every artifact of this target.
@@ -172,11 +182,44 @@ class Target(Protocol):
     summary: str
     quants: Mapping[str, Quant]
     aliases: Mapping[str, str]
+    choices: frozenset[str] = frozenset()
     default_quant: str
     language: str
     remarks: Sequence[str]
 
-    def plan(self, subject: Subject, quant: str, options: Options) -> Plan: ...
+    def resolve(self, name: str, options: Options) -> str | None:
+        """The row that a user's name and choices mean, or ``None`` if this target has none.
+
+        Raises:
+            TargetError: If the choices do not fit the row.
+        """
+        row = self.aliases.get(name, name)
+        return row if row in self.quants else None
+
+    def quant(self, row: str) -> Quant:
+        """The capability row of that name.
+
+        Raises:
+            TargetError: If there is none.
+        """
+        if row not in self.quants:
+            raise self.unknown(row)
+        return self.quants[row]
+
+    def unknown(self, row: str) -> TargetError:
+        """What to raise where a row is none of this target's."""
+        return TargetError(
+            f"target {self.name} has no quantization {row!r}",
+            expected=", ".join(self.quants),
+            hint="run: exporter targets",
+        )
+
+    def plan(self, subject: Subject, quant: str, options: Options) -> Plan:
+        """Decide an artifact; ``quant`` is a row's name.
+
+        Raises:
+            TargetError: If there is no such row, or it cannot hold this model.
+        """
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         """Text files that the artifacts of a folder share, path -> content; ``artifacts`` maps quant -> files.

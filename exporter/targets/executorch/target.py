@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.errors import TargetError
 from exporter.ir.build import config_of
-from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
+from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.executorch import files as shared
-from exporter.targets.executorch import reading, runtime, wheel
-from exporter.targets.executorch.capabilities import ALIASES, QUANTS
+from exporter.targets.executorch import reading, runtime, variants, wheel
+from exporter.targets.executorch.capabilities import ALIASES, QUANTS, ExecuTorchQuant
 from exporter.targets.executorch.plan import ExecuTorchPlan
 
 REMARKS = (
@@ -21,25 +20,29 @@ REMARKS = (
 """What the numbers in a model card do not say."""
 
 
-class _ExecuTorch:
+class _ExecuTorch(Target):
     """See :class:`exporter.targets.base.Target`."""
 
     name = "executorch"
     summary = "phones: ExecuTorch with XNNPACK on iOS and Android"
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = ALIASES
+    choices = frozenset({"group_size", "embedding"})
     default_quant = "int4"
     language = "python"
     remarks = REMARKS
 
+    def resolve(self, name: str, options: Options) -> str | None:
+        variant = variants.parse(self.aliases.get(name, name))
+        return None if variant is None else variants.chosen(variant, options).name
+
+    def quant(self, row: str) -> ExecuTorchQuant:
+        if (variant := variants.parse(row)) is None:
+            raise self.unknown(row)
+        return variant.row()
+
     def plan(self, subject: Subject, quant: str, options: Options) -> ExecuTorchPlan:
-        if quant not in QUANTS:
-            raise TargetError(
-                f"target executorch has no quantization {quant!r}",
-                expected=", ".join(QUANTS),
-                hint="run: exporter targets",
-            )
-        return ExecuTorchPlan(subject, QUANTS[quant], options)
+        return ExecuTorchPlan(subject, self.quant(quant), options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         return shared.render(config_of(subject.model), subject.tokenizer)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.errors import TargetError
 from exporter.quant.apply import apply_recipe
 from exporter.quant.schemes import PORTABLE_RECIPES
-from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
+from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.gguf import llama_cpp, modelfile, runtime
 from exporter.targets.gguf.capabilities import QUANTS
 from exporter.targets.gguf.plan import FOLDER, GgufPlan
 
 
-class _Gguf:
+class _Gguf(Target):
     """See :class:`exporter.targets.base.Target`."""
 
     name = "gguf"
@@ -26,11 +25,7 @@ class _Gguf:
     remarks: Sequence[str] = ()
 
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
-        if quant not in QUANTS:
-            raise TargetError(
-                f"target gguf has no quantization {quant!r}", expected=", ".join(QUANTS), hint="run: exporter targets"
-            )
-        row = QUANTS[quant]
+        row = QUANTS[self.quant(quant).name]
         if row.portable:
             subject = Subject(apply_recipe(subject.model, PORTABLE_RECIPES[quant]), subject.tokenizer, subject.info)
         return GgufPlan(subject, row, options)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.errors import TargetError
-from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject
+from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.onnx import reading, repository, runtime
 from exporter.targets.onnx.capabilities import ALIASES, PREFERENCE, QUANTS, WASM_PREFERENCE
 from exporter.targets.onnx.plan import OnnxPlan, repository_files
@@ -21,7 +20,7 @@ REMARKS = (
 """What the numbers in a model card do not say."""
 
 
-class _Onnx:
+class _Onnx(Target):
     """See :class:`exporter.targets.base.Target`."""
 
     name = "onnx"
@@ -33,11 +32,7 @@ class _Onnx:
     remarks = REMARKS
 
     def plan(self, subject: Subject, quant: str, options: Options) -> OnnxPlan:
-        if quant not in QUANTS:
-            raise TargetError(
-                f"target onnx has no quantization {quant!r}", expected=", ".join(QUANTS), hint="run: exporter targets"
-            )
-        return OnnxPlan(subject, QUANTS[quant], options)
+        return OnnxPlan(subject, QUANTS[self.quant(quant).name], options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         default, wasm = (
