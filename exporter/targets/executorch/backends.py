@@ -39,14 +39,14 @@ BACKENDS: dict[str, Backend] = {
         Backend("vulkan", "GPUs of Android phones", "VulkanBackend", runs_here=False),
         Backend(
             "qualcomm", "Hexagon NPUs (Snapdragon 888 to 8 Elite Gen 5)", "QnnBackend", runs_here=False,
-            missing="Qualcomm's AI Engine Direct SDK 2.37.0.250724 at $QNN_SDK_ROOT, with its lib/x86_64-linux-clang in "
-            "$LD_LIBRARY_PATH, and the Python package py-cpuinfo; the wheel has the compiler's adaptor "
+            missing="Qualcomm's AI Engine Direct SDK 2.37.0.250724 at $QNN_SDK_ROOT, with its lib/x86_64-linux-clang "
+            "in $LD_LIBRARY_PATH, and the Python package py-cpuinfo; the wheel has the compiler's adaptor "
             "(PyQnnManagerAdaptor, x86-64 Linux only) and not the libraries that it loads",
         ),
         Backend(
             "mediatek", "NeuroPilot NPUs (Dimensity 9300, 9400, 9500)", "NeuropilotBackend", runs_here=False,
-            missing="MediaTek's NeuroPilot Express SDK: its Python packages mtk_converter 8.13.0 (Python 3.10 only) and "
-            "mtk_neuron 8.2.23, which are in no public registry",
+            missing="MediaTek's NeuroPilot Express SDK: its Python packages mtk_converter 8.13.0 (Python 3.10 only) "
+            "and mtk_neuron 8.2.23, which are in no public registry",
         ),
         Backend(
             "ethos-u", "Arm's Ethos-U55, U65 and U85 beside Cortex-M", "EthosUBackend", runs_here=False,
