@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from exporter.errors import TargetError
 
@@ -51,6 +52,23 @@ class Quant:
     max_abs: float | None = None
     max_activation: float | None = None
     residual_headroom: float = 1.0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Hardware, or a library that drives it, that an artifact can be made for; a row of ``exporter targets``.
+
+    Attributes:
+        name: What ``--backend`` takes.
+        devices: Where it runs.
+        runs_here: Whether the target's runtime on this machine can run it, so that its numbers are compared.
+        missing: What it would take to make artifacts for it; empty if they can be made.
+    """
+
+    name: str
+    devices: str
+    runs_here: bool
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,10 @@ class Plan(Protocol):
     def peak_bytes(self) -> int:
         """Predicted peak of anonymous memory while writing."""
 
+    @property
+    def requires(self) -> Mapping[str, Any]:
+        """What a runtime must have to run it, as the manifest lists it; empty where every runtime of a format does."""
+
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         """Write the files below ``folder``; ``progress`` gets the artifact's bytes as they are written."""
 
@@ -174,6 +196,7 @@ class Target(Protocol):
         aliases: Names that this target's users know a row by -> the row's name.
         choices: Which of :attr:`Options.CHANGES_ROW` it follows.
         default_quant: The row where ``--quant`` names none.
+        backends: What artifacts can be made for, by name; empty where that is no choice.
         language: Of :meth:`commands`, as Markdown names it.
         remarks: What a model card must say about every artifact of this target.
     """
@@ -184,6 +207,7 @@ class Target(Protocol):
     aliases: Mapping[str, str]
     choices: frozenset[str] = frozenset()
     default_quant: str
+    backends: Mapping[str, Backend] = MappingProxyType({})
     language: str
     remarks: Sequence[str]
 

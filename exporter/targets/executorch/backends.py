@@ -1,7 +1,8 @@
 """What executes the matrices of a program: ExecuTorch's backends, and what each needs to be built for.
 
 Delegate ids are the names under which executorch's backends register (the ``BackendDetails`` classes below
-``executorch/backends``); what is missing is what those packages of the 1.4.0 wheel import and do not find.
+``executorch/backends``); what is missing is what those packages of the 1.4.0 wheel import and do not find, and the
+versions that their documentation names.
 """
 
 from __future__ import annotations
@@ -9,64 +10,75 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.errors import TargetError
+from exporter.targets.base import Backend as Row
 
 
 @dataclass(frozen=True)
-class Backend:
-    """A row of the matrix that ``exporter targets`` prints.
+class Backend(Row):
+    """A backend of ExecuTorch.
 
     Attributes:
-        name: What ``--backend`` takes.
-        devices: Where it runs.
         delegate: The id that its part of a program carries; ``None`` if all of it are the program's own kernels.
-        runs_here: Whether the Python wheel can run it, so that its numbers are compared before they leave.
-        missing: What it would take to build programs for it; empty if they can be built.
+        phones: Which of :data:`exporter.targets.executorch.releases.RELEASES` for phones can run its programs.
     """
 
-    name: str
-    devices: str
-    delegate: str | None
-    runs_here: bool
-    missing: str = ""
+    delegate: str | None = None
+    phones: tuple[str, ...] = ()
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Keys of every release that must be able to run its programs."""
+        return ("wheel", *self.phones) if self.runs_here else self.phones
 
 
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("xnnpack", "CPUs of phones and desktops", "XnnpackBackend", runs_here=True),
-        Backend("portable", "any CPU, slowly: reference kernels", None, runs_here=True),
-        Backend("coreml", "Apple's Neural Engine, GPU and CPU", "CoreMLBackend", runs_here=False),
-        Backend("vulkan", "GPUs of Android phones", "VulkanBackend", runs_here=False),
         Backend(
-            "qualcomm", "Hexagon NPUs (Snapdragon 888 to 8 Elite Gen 5)", "QnnBackend", runs_here=False,
+            "xnnpack", "CPUs of phones and desktops", runs_here=True,
+            delegate="XnnpackBackend", phones=("ios", "android"),
+        ),
+        Backend("portable", "any CPU, slowly: reference kernels", runs_here=True, phones=("ios", "android")),
+        Backend(
+            "coreml", "Neural Engine, GPU and CPU of Apple's devices", runs_here=False,
+            delegate="CoreMLBackend", phones=("ios",),
+        ),
+        Backend(
+            "vulkan", "GPUs of Android phones", runs_here=False,
+            delegate="VulkanBackend", phones=("android-vulkan",),
+        ),
+        Backend(
+            "qualcomm", "Hexagon NPUs, Snapdragon 888 and later", runs_here=False, delegate="QnnBackend",
             missing="Qualcomm's AI Engine Direct SDK 2.37.0.250724 at $QNN_SDK_ROOT, with its lib/x86_64-linux-clang "
-            "in $LD_LIBRARY_PATH, and the Python package py-cpuinfo; the wheel has the compiler's adaptor "
+            "in $LD_LIBRARY_PATH, and the Python package py-cpuinfo; the wheel has the adaptor that calls the SDK "
             "(PyQnnManagerAdaptor, x86-64 Linux only) and not the libraries that it loads",
         ),
         Backend(
-            "mediatek", "NeuroPilot NPUs (Dimensity 9300, 9400, 9500)", "NeuropilotBackend", runs_here=False,
-            missing="MediaTek's NeuroPilot Express SDK: its Python packages mtk_converter 8.13.0 (Python 3.10 only) "
-            "and mtk_neuron 8.2.23, which are in no public registry",
+            "mediatek", "NeuroPilot NPUs, Dimensity 9300 and later", runs_here=False, delegate="NeuropilotBackend",
+            missing="MediaTek's NeuroPilot Express SDK: its Python packages mtk_converter 8.13.0 (for Python 3.10) and "
+            "mtk_neuron 8.2.23, which no package index has; and Android libraries built with it, as no published "
+            "runtime has this delegate",
         ),
         Backend(
-            "ethos-u", "Arm's Ethos-U55, U65 and U85 beside Cortex-M", "EthosUBackend", runs_here=False,
-            missing="the Python packages ethos-u-vela 5.1.0 and tosa-tools 2026.5.0 "
-            "(pip install 'executorch[ethos-u]'); and an int8 graph of static shapes: it has no cache and no attention "
-            "that the LLM runner could drive",
+            "ethos-u", "Arm's NPUs for microcontrollers: Ethos-U55, U65, U85", runs_here=False,
+            delegate="EthosUBackend",
+            missing="the Python packages ethos-u-vela 5.1.0 and tosa-tools 2026.5.0 (pip install "
+            "'executorch[ethos-u]'), and a graph of static shapes with int8 activations: none with a growing cache",
         ),
         Backend(
-            "samsung", "Exynos NPUs (Exynos 2500, 2600)", "EnnBackend", runs_here=False,
+            "samsung", "Exynos NPUs, Exynos 2500 and 2600", runs_here=False, delegate="EnnBackend",
             missing="Samsung's Exynos AI LiteCore SDK at $EXYNOS_AI_LITECORE_ROOT, and the package "
-            "executorch.backends.samsung.python that backends/samsung/build.sh makes with it; the wheel lacks both",
+            "executorch.backends.samsung.python, which backends/samsung/build.sh of executorch's sources makes with "
+            "it; the wheel has neither",
         ),
         Backend(
-            "mlx", "GPUs of Macs and iPhones, through MLX", "MLXBackend", runs_here=False,
-            missing="macOS on Apple silicon: the Linux wheel lacks the generated schema "
-            "(backends/mlx/serialization/mlx_graph_schema.py), which only a build of executorch with MLX makes",
+            "mlx", "GPUs of Apple silicon", runs_here=False, delegate="MLXBackend",
+            missing="executorch built from source with MLX: the Linux wheel lacks its generated schema "
+            "(backends/mlx/serialization/mlx_graph_schema.py), and the Swift package this delegate",
         ),
         Backend(
-            "mps", "GPUs of Macs and iPhones, through Metal Performance Shaders", "MPSBackend", runs_here=False,
-            missing="nothing that would last: executorch has deprecated it; use coreml",
+            "mps", "GPUs of Apple's devices", runs_here=False, delegate="MPSBackend",
+            missing="nothing that lasts: executorch has deprecated it in favour of coreml",
         ),
     )
 }  # fmt: skip
