@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +16,9 @@ import exporter
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
+
+if TYPE_CHECKING:
+    from exporter.targets.base import Backend
 
 
 class _Group(click.Group):
@@ -256,6 +261,7 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
                         for q in t.quants.values()
                     ],
                     "aliases": dict(t.aliases),
+                    "backends": [dataclasses.asdict(backend) for backend in t.backends.values()],
                     "runtimes": dict(t.runtime_versions()),
                 }
                 for t in rows
@@ -271,6 +277,16 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
             for q in target.quants.values()
         ]
         print_table(("quant", "works on", "meaning"), quants, text_columns=3)
+        if target.backends:
+            _print_backends(target.backends.values())
+
+
+def _print_backends(backends: Collection[Backend]) -> None:
+    rows = [(b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no") for b in backends]
+    print_table(("backend", "runs on", "made here", "numbers compared here"), rows, text_columns=4)
+    for backend in backends:
+        if backend.missing:
+            click.echo(f"  {backend.name} would take {backend.missing}.")
 
 
 def _targets_of(rows: Any, target: Any, quant: Any) -> list[str]:

@@ -1,8 +1,8 @@
 """What executes the matrices of a program: ExecuTorch's backends, and what each needs to be built for.
 
 Delegate ids are the names under which executorch's backends register (the ``BackendDetails`` classes below
-``executorch/backends``); what is missing is what those packages of the 1.4.0 wheel import and do not find, and the
-versions that their documentation names.
+``executorch/backends``). What is missing is what those packages of the 1.4.0 wheel import or load and do not find; the
+versions are those of its metadata and sources, MediaTek's those of executorch's documentation.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ BACKENDS: dict[str, Backend] = {
             "ethos-u", "Arm's NPUs for microcontrollers: Ethos-U55, U65, U85", runs_here=False,
             delegate="EthosUBackend",
             missing="the Python packages ethos-u-vela 5.1.0 and tosa-tools 2026.5.0 (pip install "
-            "'executorch[ethos-u]'), and a graph of static shapes with int8 activations: none with a growing cache",
+            "'executorch[ethos-u]'), and a graph of static shapes and int8 activations: without a cache that grows",
         ),
         Backend(
             "samsung", "Exynos NPUs, Exynos 2500 and 2600", runs_here=False, delegate="EnnBackend",
@@ -78,7 +78,7 @@ BACKENDS: dict[str, Backend] = {
         ),
         Backend(
             "mps", "GPUs of Apple's devices", runs_here=False, delegate="MPSBackend",
-            missing="nothing that lasts: executorch has deprecated it in favour of coreml",
+            missing="a backend that stays: executorch has deprecated this one in favour of coreml",
         ),
     )
 }  # fmt: skip

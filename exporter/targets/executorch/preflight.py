@@ -1,7 +1,8 @@
 """Before the phone: does the runtime of an app know every operator and delegate that a program calls?
 
-ExecuTorch looks them up by name when it loads a method; one that is not there is ``error 0x14`` on the phone
-(``runtime/core/error.h``, OperatorMissing), with no name in a release build. A program's tables say which it needs.
+ExecuTorch looks them up by name when it loads a method. For an operator that is not there, the app gets ``error 0x14``,
+for a delegate ``0x20`` (``runtime/core/error.h``: OperatorMissing, NotFound); a name is in the log at most. But a
+program's tables say what it calls.
 """
 
 from __future__ import annotations

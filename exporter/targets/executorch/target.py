@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exporter.ir.build import config_of
-from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
+from exporter.targets.base import Backend, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.executorch import files as shared
 from exporter.targets.executorch import reading, runtime, variants, wheel
+from exporter.targets.executorch.backends import BACKENDS
 from exporter.targets.executorch.capabilities import ALIASES, QUANTS, ExecuTorchQuant
 from exporter.targets.executorch.plan import ExecuTorchPlan
 
@@ -29,6 +30,7 @@ class _ExecuTorch(Target):
     aliases: Mapping[str, str] = ALIASES
     choices = frozenset({"group_size", "embedding"})
     default_quant = "int4"
+    backends: Mapping[str, Backend] = BACKENDS
     language = "python"
     remarks = REMARKS
 
