@@ -173,6 +173,7 @@ class Target(Protocol):
         quants: The capability table, by name.
         aliases: Names that this target's users know a row by -> the row's name.
         choices: Which of :attr:`Options.CHANGES_ROW` it follows.
+        suffix: What the names of its artifacts end in.
         default_quant: The row where ``--quant`` names none.
         language: Of :meth:`commands`, as Markdown names it.
         remarks: What a model card must say about every artifact of this target.
@@ -183,6 +184,7 @@ class Target(Protocol):
     quants: Mapping[str, Quant]
     aliases: Mapping[str, str]
     choices: frozenset[str] = frozenset()
+    suffix: str
     default_quant: str
     language: str
     remarks: Sequence[str]
