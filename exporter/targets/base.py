@@ -160,6 +160,12 @@ class Runtime(Protocol):
         by their published names inside the text.
         """
 
+    def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
+        """What the artifact says after a prompt when the likeliest token is always taken, as its users run it.
+
+        At most ``n_predict`` ids; a token that ends a generation ends it and is not among them.
+        """
+
     def eog_ids(self) -> list[int]:
         """Every token at which the runtime ends a generation."""
 
