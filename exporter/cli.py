@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import exporter
+from exporter.commands.evaluate import evaluate
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
@@ -300,6 +301,9 @@ def _remarks(target: Any, quant: str) -> str:
     aliases = [alias for alias, name in target.aliases.items() if name == quant]
     also = f"; also called {', '.join(aliases)}" if aliases else ""
     return also + (" (default)" if quant == target.default_quant else "")
+
+
+main.add_command(evaluate)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,12 @@ class Runtime(Protocol):
         by their published names inside the text.
         """
 
+    def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
+        """What the artifact says after a prompt when the likeliest token is always taken, as its users run it.
+
+        At most ``n_predict`` ids; a token that ends a generation ends it and is not among them.
+        """
+
     def eog_ids(self) -> list[int]:
         """Every token at which the runtime ends a generation."""
 
@@ -195,6 +201,7 @@ class Target(Protocol):
         quants: The capability table, by name.
         aliases: Names that this target's users know a row by -> the row's name.
         choices: Which of :attr:`Options.CHANGES_ROW` it follows.
+        suffix: What the names of its artifacts end in.
         default_quant: The row where ``--quant`` names none.
         backends: What artifacts can be made for, by name; empty where that is no choice.
         language: Of :meth:`commands`, as Markdown names it.
@@ -206,6 +213,7 @@ class Target(Protocol):
     quants: Mapping[str, Quant]
     aliases: Mapping[str, str]
     choices: frozenset[str] = frozenset()
+    suffix: str
     default_quant: str
     backends: Mapping[str, Backend] = MappingProxyType({})
     language: str

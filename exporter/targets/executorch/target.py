@@ -29,6 +29,7 @@ class _ExecuTorch(Target):
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = ALIASES
     choices = frozenset({"group_size", "embedding"})
+    suffix = ".pte"
     default_quant = "int4"
     backends: Mapping[str, Backend] = BACKENDS
     language = "python"

@@ -20,6 +20,7 @@ class _Gguf(Target):
     summary = "desktops and servers: llama.cpp, Ollama, LM Studio"
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = {}
+    suffix = ".gguf"
     default_quant = "q4_k_m"
     language = "sh"
     remarks: Sequence[str] = ()

@@ -27,6 +27,7 @@ class _Onnx(Target):
     summary = "browsers and Node.js: Transformers.js, ONNX Runtime"
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = ALIASES
+    suffix = ".onnx"
     default_quant = "int4"
     language = "js"
     remarks = REMARKS
