@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from exporter.artifact import MANIFEST
 from exporter.errors import TargetError
 from exporter.targets.executorch import backends, program, wheel
+from exporter.targets.executorch.backends import BACKENDS, Backend
 from exporter.targets.executorch.preflight import Needs, links, missing, needs, require
 from exporter.targets.executorch.reading import PteFile
 from exporter.targets.executorch.releases import KERNELS_FILE, RELEASES, VERSION, Release, kernels
@@ -43,8 +44,9 @@ def without(release: Release, part: str) -> Release:
 @pytest.mark.slow
 def test_the_table_is_what_the_installed_wheel_registers() -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "scripts.executorch_kernels"], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "scripts.executorch_kernels"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert made.stdout == KERNELS_FILE.read_text()
 
 
@@ -190,34 +192,53 @@ def test_the_runtime_misses_what_the_table_says_it_misses(
     assert ("0x14" in done.stderr) == bool(expected) == bool(done.returncode)
 
 
+def test_the_runtime_refuses_a_delegate_that_the_table_does_not_have(
+    huggingface_folder: Folder, tmp_path: Path
+) -> None:
+    made = export(huggingface_folder(SPEC), tmp_path)
+    made.path.write_bytes(made.path.read_bytes().replace(b"XnnpackBackend", b"CuneiformChips"))
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(made.path), "-"], capture_output=True, text=True, check=False
+    )
+    assert missing(needs(PteFile(made.path).plans.values()), WHEEL) == ["CuneiformChips"]
+    assert "Backend CuneiformChips is not registered" in done.stderr
+    assert "0x20" in done.stderr
+
+
 # --- Backends ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["qualcomm", "mediatek", "ethos-u", "samsung", "mlx", "mps"])
-def test_a_backend_that_cannot_be_built_says_what_it_would_take(name: str) -> None:
-    with pytest.raises(TargetError, match=f"backend {name} cannot be built") as refusal:
-        backends.get(name)
-    assert refusal.value.hint == f"it would take {backends.BACKENDS[name].missing}"
+@pytest.mark.parametrize("backend", [b for b in BACKENDS.values() if b.missing], ids=lambda b: b.name)
+def test_a_backend_that_cannot_be_built_says_what_it_would_take(backend: Backend) -> None:
+    with pytest.raises(TargetError, match=f"backend {backend.name} cannot be built") as refusal:
+        backends.get(backend.name)
+    assert refusal.value.hint == f"it would take {backend.missing}"
 
 
-def test_an_unknown_backend_is_refused_with_those_there_are() -> None:
-    with pytest.raises(TargetError) as refusal:
+def test_what_is_missing_are_names_and_versions_that_one_can_look_for() -> None:
+    assert "SDK 2.37.0.250724 at $QNN_SDK_ROOT" in BACKENDS["qualcomm"].missing
+    assert "mtk_converter 8.13.0" in BACKENDS["mediatek"].missing
+    assert "ethos-u-vela 5.1.0" in BACKENDS["ethos-u"].missing
+
+
+def test_an_unknown_backend_is_refused_with_those_that_can_be_built() -> None:
+    with pytest.raises(TargetError, match="unknown backend 'tpu'") as refusal:
         backends.get("tpu")
-    assert refusal.value.expected == "xnnpack, portable, coreml, vulkan"
+    assert str(refusal.value.expected).split(", ") == [b.name for b in BACKENDS.values() if not b.missing]
+    assert backends.get(backends.DEFAULT).name in str(refusal.value.expected)
 
 
-@pytest.mark.parametrize("backend", [b for b in backends.BACKENDS.values() if not b.missing], ids=lambda b: b.name)
-def test_every_release_that_a_backend_names_has_its_delegate(backend: backends.Backend) -> None:
+@pytest.mark.parametrize("backend", [b for b in BACKENDS.values() if b.phones], ids=lambda b: b.name)
+def test_every_release_that_a_backend_names_has_its_delegate(backend: Backend) -> None:
     wanted = Needs((), () if backend.delegate is None else (backend.delegate,))
-    assert backend.phones
     require(wanted, [RELEASES[key] for key in backend.releases])
 
 
 def test_targets_prints_the_matrix() -> None:
     printed = run("targets").stdout
-    for backend in backends.BACKENDS.values():
+    for backend in BACKENDS.values():
         assert re.search(rf"^ {backend.name} .*{'no' if backend.missing else 'yes'} ", printed, re.MULTILINE)
         assert backend.missing in printed
     listed = {t["name"]: t["backends"] for t in run("targets", "--format", "json").json["targets"]}
-    assert [b["name"] for b in listed["executorch"]] == list(backends.BACKENDS)
+    assert [b["name"] for b in listed["executorch"]] == list(BACKENDS)
     assert listed["gguf"] == []
