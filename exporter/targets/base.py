@@ -183,6 +183,7 @@ class Target(Protocol):
         default_quant: The row where ``--quant`` names none.
         language: Of :meth:`commands`, as Markdown names it.
         remarks: What a model card must say about every artifact of this target.
+        packages: Where apps get the runtime, in the release that was checked: package manager -> coordinate.
     """
 
     name: str
@@ -194,6 +195,7 @@ class Target(Protocol):
     default_quant: str
     language: str
     remarks: Sequence[str]
+    packages: Mapping[str, str]
 
     def resolve(self, name: str, options: Options) -> str | None:
         """The row that a user's name and choices mean, or ``None`` if this target has none.

@@ -32,6 +32,10 @@ class _ExecuTorch(Target):
     default_quant = "int4"
     language = "python"
     remarks = REMARKS
+    packages: Mapping[str, str] = {
+        "maven": f"org.pytorch:executorch-android:{wheel.RELEASE}",
+        "swift": f"https://github.com/pytorch/executorch#swiftpm-{wheel.RELEASE}",
+    }
 
     def resolve(self, name: str, options: Options) -> str | None:
         variant = variants.parse(self.aliases.get(name, name))
