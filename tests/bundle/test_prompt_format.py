@@ -29,7 +29,7 @@ MORE = {
     "shouts": "{% for m in messages %}{{ m['content'] | upper }}\n{% endfor %}",
     "leaves out the system message": "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}\n{% endfor %}",
     "knows one word": "{% for m in messages %}{{ m['content'] }}{% if m['content'] == '0' %}!{% endif %}\n{% endfor %}",
-    "ends the third otherwise": "{% for m in messages %}{{ m['content'] + ('#' if loop.index == 3 else '|') }}{% endfor %}",
+    "ends the third otherwise": "{% for m in messages %}{{ m['content'] + '#|||'[loop.index % 3] }}{% endfor %}",
     "two dates": "{{ strftime_now('%Y') + strftime_now('%d') }}{% for m in messages %}{{ m['content'] }}|{% endfor %}",
     "refuses": "{{ raise_exception('no') }}",
 }
