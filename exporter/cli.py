@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import exporter
+from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
@@ -68,6 +69,8 @@ def main() -> None:
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
 )
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
+@click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
+@click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
 @source_options
 @common
@@ -83,6 +86,8 @@ def export(
     browser: bool,
     group_size: int | None,
     embedding: str | None,
+    bundled: bool,
+    bundle_dir: bool,
     jobs: int,
     revision: str | None,
     max_seq_len: int | None,
@@ -93,6 +98,7 @@ def export(
 ) -> None:
     """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
     from exporter import pipeline
+    from exporter.bundle.build import bundle_folder
     from exporter.source import SourceOptions
     from exporter.targets.base import Options
 
@@ -111,6 +117,8 @@ def export(
         _print_predictions(pipeline.predict(request)[1], output)
         return
     results = pipeline.export(request, reporter)
+    if (bundled or bundle_dir) and any(result.verdict == "pass" for result in results):
+        bundle_folder(out, reporter, as_folder=bundle_dir, force=True)
     reporter.close()
     for result in results:
         _report_checks(reporter, result.target, result.quant, result.parity)
@@ -189,15 +197,19 @@ def _print_predictions(predictions: Any, output: str) -> None:
 
 
 @main.command()
-@click.argument("artifact_dir", type=click.Path(path_type=Path))
+@click.argument("artifact_dir", metavar="ARTIFACT_DIR|BUNDLE", type=click.Path(path_type=Path))
 @click.option("--model", help="The source, where it is not where the manifest says.")
 @common
 def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, quiet: bool) -> None:
-    """Prove the artifacts of ARTIFACT_DIR again, from its manifest and the source model."""
+    """Prove the artifacts of ARTIFACT_DIR again, from its manifest and the source; a BUNDLE from its golden answers."""
     from exporter import parity
+    from exporter.bundle import reading
     from exporter.verification import verify_folder
 
     reporter = open_reporter(verbose, quiet)
+    if reading.is_bundle(artifact_dir):
+        verify_bundle(artifact_dir, reporter, output)
+        return
     results = verify_folder(artifact_dir, model, reporter)
     reporter.close()
     for r in results:
@@ -303,6 +315,7 @@ def _remarks(target: Any, quant: str) -> str:
     return also + (" (default)" if quant == target.default_quant else "")
 
 
+main.add_command(bundle)
 main.add_command(evaluate)
 
 

@@ -206,6 +206,7 @@ class Target(Protocol):
         backends: What artifacts can be made for, by name; empty where that is no choice.
         language: Of :meth:`commands`, as Markdown names it.
         remarks: What a model card must say about every artifact of this target.
+        packages: Where apps get the runtime, in the release that was checked: package manager -> coordinate.
     """
 
     name: str
@@ -218,6 +219,7 @@ class Target(Protocol):
     backends: Mapping[str, Backend] = MappingProxyType({})
     language: str
     remarks: Sequence[str]
+    packages: Mapping[str, str]
 
     def resolve(self, name: str, options: Options) -> str | None:
         """The row that a user's name and choices mean, or ``None`` if this target has none.

@@ -34,6 +34,10 @@ class _ExecuTorch(Target):
     backends: Mapping[str, Backend] = BACKENDS
     language = "python"
     remarks = REMARKS
+    packages: Mapping[str, str] = {
+        "maven": f"org.pytorch:executorch-android:{wheel.RELEASE}",
+        "swift": f"https://github.com/pytorch/executorch#swiftpm-{wheel.RELEASE}",
+    }
 
     def resolve(self, name: str, options: Options) -> str | None:
         variant = variants.parse(self.aliases.get(name, name))

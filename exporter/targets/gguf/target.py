@@ -24,6 +24,7 @@ class _Gguf(Target):
     default_quant = "q4_k_m"
     language = "sh"
     remarks: Sequence[str] = ()
+    packages: Mapping[str, str] = {"llama.cpp": next(iter(llama_cpp.RELEASES.values())).build}
 
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
         row = QUANTS[self.quant(quant).name]

@@ -31,6 +31,7 @@ class _Onnx(Target):
     default_quant = "int4"
     language = "js"
     remarks = REMARKS
+    packages: Mapping[str, str] = {"npm": "@huggingface/transformers@4.3.1"}
 
     def plan(self, subject: Subject, quant: str, options: Options) -> OnnxPlan:
         return OnnxPlan(subject, QUANTS[self.quant(quant).name], options)
