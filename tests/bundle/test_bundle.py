@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.artifact import MANIFEST
-from exporter.bundle import archive, reading
+from exporter.bundle import archive, reading, validation
 from exporter.errors import ExporterError
 from tests.fixtures.models import TinySpec
 from tests.pipeline.conftest import needs_llama_cpp
@@ -66,7 +66,7 @@ def test_the_schema_in_the_documents_accepts_it(bundle: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(__file__).parents[2] / "docs/bundle.schema.json").read_text())
     jsonschema.validate(document(bundle), schema)
-    assert set(schema["required"]) == set(document(bundle)) == {"schema", *reading.FIELDS}
+    assert set(schema["required"]) == set(document(bundle)) == set(validation.FIELDS)
 
 
 def test_the_same_content_is_the_same_bytes(exported: Path, huggingface_folder: Folder, tmp_path: Path) -> None:
