@@ -104,12 +104,14 @@ class Options:
     Attributes:
         split_max_bytes: Largest size of one file, for formats that can be split.
         jobs: Worker threads.
+        split_weights: Whether weights get a file of their own, for formats whose programs can share one.
         browser: Whether an artifact that is meant for browsers must fit into one.
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
     """
 
     split_max_bytes: int | None = None
+    split_weights: bool = False
     jobs: int = 1
     browser: bool = True
     group_size: int | None = None

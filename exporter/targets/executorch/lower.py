@@ -23,13 +23,14 @@ from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
 from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, Call, Program, Tensor
-from exporter.targets.executorch.rotary import rotary_tables
+from exporter.targets.executorch.rotary import COS, SIN, rotary_tables
 from exporter.targets.executorch.subgraph import TOKENS, Constant, Shape, Subgraph
 from exporter.targets.executorch.weights import Weight, float_weight, int4_groups, int4_table, int8_rows
 from exporter.tensors import RowTensor, from_array, permute_rows
 
 EPSILON = "norm_eps"
 """Name of the constant that the norms add."""
+_OWN = (EPSILON, COS, SIN)
 _GROUP_MULTIPLE = 32
 """XNNPACK's blockwise kernels take groups of a multiple of it (``xnn_define_blockwise_quantized_tensor_value``)."""
 _HINT = "the ExecuTorch target lowers decoders as exporter.ir.build makes them"
@@ -50,6 +51,16 @@ class Lowered:
     constants: list[str]
     weights: list[Weight]
     parameters: dict[str, RowTensor]
+
+    @property
+    def own_constants(self) -> list[str]:
+        """The constants that are this program's and not the model's: they depend on its context."""
+        return [key for key in self.constants if key in _OWN]
+
+    @property
+    def own_weights(self) -> list[Weight]:
+        """Their blobs."""
+        return [weight for weight in self.weights if weight.blobs[0].key in _OWN]
 
 
 @dataclass
@@ -150,8 +161,7 @@ class _Lowering:
         # What follows the program's own blobs is for delegates.
         for blob, shape, dtype in zip(self.weight(weight), shapes, dtypes, strict=False):
             if blob.key not in self.constants:
-                number = len(self.constants) + 1
-                self.constants[blob.key] = self.program.tensor(shape, dtype, buffer=number, name=blob.key)
+                self.constants[blob.key] = self.program.tensor(shape, dtype, name=blob.key)
             found.append(self.constants[blob.key])
         return found
 

@@ -29,14 +29,16 @@ class ExecuTorch:
 
     Args:
         path: The ``.pte`` file; its tokenizer lies beside it.
+        data: The ``.ptd`` file of its weights, if they have one.
 
     Raises:
         RuntimeUnavailableError: See :func:`exporter.targets.executorch.wheel.require`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: Path | None = None) -> None:
         wheel.require()
         self.path = path
+        self.data = data
 
     def logits(self, token_ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
         """Logits at every position, ``[n_tokens, vocab_size]``.
@@ -107,7 +109,8 @@ class ExecuTorch:
             )
 
     def _ask(self, request: str, **arguments: Any) -> Any:
-        question = json.dumps({"request": request, "model": str(self.path), **arguments})
+        data = None if self.data is None else str(self.data)
+        question = json.dumps({"request": request, "model": str(self.path), "data": data, **arguments})
         # subprocess.run kills the child on every exception here, Ctrl-C included.
         child = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-m", "exporter.targets.executorch.worker"],

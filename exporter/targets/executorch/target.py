@@ -55,12 +55,14 @@ class _ExecuTorch(Target):
         return shared.render(config_of(subject.model), subject.tokenizer)
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
+        program, *data = (file.path for file in files)
+        arguments = ", ".join(f'"{path}"' for path in (program, f"{shared.FOLDER}/tokenizer.json", *data))
         return [
             "from executorch.extension.pybindings import _portable_lib  # registers what the others extend",
             "import executorch.kernels.quantized",
             "from executorch.extension.llm.custom_ops import custom_ops",
             "from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner",
-            f'runner = TextLLMRunner("{files[0].path}", "{shared.FOLDER}/tokenizer.json")',
+            f"runner = TextLLMRunner({arguments})",
             'runner.generate("Once upon a time", GenerationConfig(max_new_tokens=64))',
         ]
 
@@ -71,13 +73,13 @@ class _ExecuTorch(Target):
         wheel.require()
 
     def load(self, files: Sequence[Path]) -> Runtime:
-        return runtime.ExecuTorch(files[0])
+        return runtime.ExecuTorch(*files)
 
     def read_back(self, files: Sequence[Path]) -> ReadBack:
         from exporter.tokenizer import load_tokenizer_folder
 
         folder = files[0].parent
-        file = reading.PteFile(files[0])
+        file = reading.PteFile(*files)
         config = reading.read_config(file, folder)
         tokenizer = load_tokenizer_folder(folder).padded(config.vocab_size)
         return ReadBack(config, reading.read_weights(file, config), tokenizer)
