@@ -57,9 +57,9 @@ def export(checkpoint: Path, out: Path, quant: str = "f32", options: Options | N
     """Write one program and its shared files below ``out``."""
     source = open_source(str(checkpoint), SourceOptions())
     plan = EXECUTORCH.plan(source.subject(), quant, options or Options())
-    program, *data = (out / file.path for file in plan.write(out, lambda n: None))
+    program, *data = (out / file.path for file in plan.write(out, lambda *_: None))
     for path, text in EXECUTORCH.shared_files(source.subject(), {quant: plan.files}).items():
-        (out / path).write_text(text, encoding="utf-8")
+        (out / path).write_bytes(text.encode() if isinstance(text, str) else text)
     return Export(source, plan, program, *data)
 
 

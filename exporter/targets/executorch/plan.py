@@ -51,7 +51,9 @@ class ExecuTorchPlan:
         # Refused now rather than after the work.
         model_config(config, subject.tokenizer)
         self._model = apply_recipe(subject.model.clone(), quant.recipe)
-        set_config(self._model, config.replace(max_seq_len=files.context_length(config)))
+        self._config = config.replace(max_seq_len=files.context_length(subject))
+        set_config(self._model, self._config)
+        self._full_context = config.max_seq_len
         self._lowered = lower(self._model)
         values = constant_values(self._model, subject.tokenizer)
         self._layout = Layout(self._lowered, values, split=options.split_weights)
@@ -87,6 +89,17 @@ class ExecuTorchPlan:
     @property
     def requires(self) -> Mapping[str, Any]:
         return preflight.described(self._needs, self._releases)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        held = self._config.max_seq_len
+        if held == self._full_context:
+            return ()
+        megabytes = files.cache_bytes(self._config) / 1e6
+        return (
+            f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
+            "--max-seq-len asks for another number",
+        )
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)

@@ -57,4 +57,4 @@ class Segments:
         chunks = made_ahead((task for weight in self.weights for task in weight.tasks), jobs)
         for weight in self.weights:
             offsets = [base + self.offsets[blob.key] for blob in weight.blobs]
-            write_weight(file, chunks, len(weight.tasks), offsets)
+            write_weight(file, weight.blobs[0].key.removesuffix(".ints"), chunks, len(weight.tasks), offsets)

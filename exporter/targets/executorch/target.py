@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.ir.build import config_of
 from exporter.targets.base import Backend, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.executorch import files as shared
 from exporter.targets.executorch import reading, runtime, variants, wheel
@@ -14,7 +13,7 @@ from exporter.targets.executorch.capabilities import ALIASES, QUANTS, ExecuTorch
 from exporter.targets.executorch.plan import ExecuTorchPlan
 
 REMARKS = (
-    f"ExecuTorch: the cache holds {shared.CONTEXT} positions, or the model's own number if that is smaller.",
+    f"ExecuTorch: the cache holds {shared.CONTEXT} positions unless more were asked for with `--max-seq-len`.",
     "ExecuTorch: checked on this machine's CPU; the Arm kernels of a phone were not run.",
     "ExecuTorch: the runner's tokenizer always recognises special tokens by their names, in a user's text as well.",
 )
@@ -34,10 +33,7 @@ class _ExecuTorch(Target):
     backends: Mapping[str, Backend] = BACKENDS
     language = "python"
     remarks = REMARKS
-    packages: Mapping[str, str] = {
-        "maven": f"org.pytorch:executorch-android:{wheel.RELEASE}",
-        "swift": f"https://github.com/pytorch/executorch#swiftpm-{wheel.RELEASE}",
-    }
+    packages: Mapping[str, str] = shared.PACKAGES
 
     def resolve(self, name: str, options: Options) -> str | None:
         variant = variants.parse(self.aliases.get(name, name))
@@ -51,8 +47,10 @@ class _ExecuTorch(Target):
     def plan(self, subject: Subject, quant: str, options: Options) -> ExecuTorchPlan:
         return ExecuTorchPlan(subject, self.quant(quant), options)
 
-    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
-        return shared.render(config_of(subject.model), subject.tokenizer)
+    def shared_files(
+        self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]
+    ) -> Mapping[str, str | bytes]:
+        return shared.render(subject)
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
         program, *data = (file.path for file in files)
