@@ -92,10 +92,13 @@ class ExecuTorch:
         found: dict[str, Any] = self._ask("constants")
         return found
 
-    def generate(self, prompt: str, max_new_tokens: int) -> str:
-        """What the C++ ``TextLLMRunner`` says to a prompt, greedily; special tokens in it by their names."""
-        tokenizer = str(self.path.parent / "tokenizer.json")
-        said: str = self._ask("generate", prompt=prompt, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
+    def generate(self, prompt: str, max_new_tokens: int, *, tokenizer: str = "tokenizer.json") -> str:
+        """What the C++ ``TextLLMRunner`` says to a prompt, greedily; special tokens in it by their names.
+
+        ``tokenizer`` is the file beside the program that it takes: Hugging Face's, or Meta's where there is one.
+        """
+        path = str(self.path.parent / tokenizer)
+        said: str = self._ask("generate", prompt=prompt, max_new_tokens=max_new_tokens, tokenizer=path)
         return said
 
     def _require_room(self, n_tokens: int) -> None:
@@ -105,7 +108,7 @@ class ExecuTorch:
                 "the text is longer than the program's cache",
                 expected=f"at most {context} tokens",
                 found=n_tokens,
-                hint="export it again with a longer context",
+                hint="export it again with a larger --max-seq-len",
             )
 
     def _ask(self, request: str, **arguments: Any) -> Any:
