@@ -49,7 +49,7 @@ def build(model: Path, out: Path) -> Usage:
     config = folder / "export_llm.yaml"
     config.write_text(_CONFIG.format(folder=folder, out=out, context=CONTEXT))
     command = [sys.executable, "-m", "executorch.extension.llm.export.export_llm", "--config", str(config)]
-    return measure(command, quiet=True)
+    return measure(command, cwd=folder, quiet=True)  # it leaves a log where it runs
 
 
 def kept(model: Path) -> Path:
