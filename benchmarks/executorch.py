@@ -3,6 +3,7 @@
     python -m benchmarks.executorch cost                     # --shape 3b, --shape 8b: ours alone
     python -m benchmarks.executorch quality --text FILE      # FILE: any English text of 100 kB or more
     python -m benchmarks.executorch speed
+    python -m benchmarks.executorch rounding                 # what 8-bit activations do to the logits
 
 What the peer builds for ``quality`` and ``speed`` is kept in ``.cache/bench/peers``; ours is built anew.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import executorch_cost, executorch_quality, executorch_speed
+from benchmarks import executorch_cost, executorch_quality, executorch_rounding, executorch_speed
 from benchmarks.measure import machine
 
 
@@ -24,14 +25,17 @@ def main() -> None:
     )
     commands.add_parser("quality").add_argument("--text", type=Path, required=True)
     commands.add_parser("speed")
+    commands.add_parser("rounding")
     arguments = parser.parse_args()
     print(f"{machine()}\n")
     if arguments.command == "cost":
         executorch_cost.run(arguments.shape or ("demo", "1b"))
     elif arguments.command == "quality":
         executorch_quality.run(arguments.text)
-    else:
+    elif arguments.command == "speed":
         executorch_speed.run()
+    else:
+        executorch_rounding.run()
 
 
 if __name__ == "__main__":
