@@ -57,7 +57,12 @@ def test_a_layer_is_one_delegate_and_three_kernels(quant: str) -> None:
 def test_activations_are_rounded_once_for_all_matrices_that_multiply_them() -> None:
     nodes = [n["xnode_union_type"] for call in lower(quantized("int4")).program.calls for n in call.graph._nodes]
     assert nodes.count("XNNFullyConnected") == 7 * SPEC.n_layers + 1
-    assert nodes.count("XNNConvert") == 4 * SPEC.n_layers + 1
+    assert nodes.count("XNNConvert") == 4 * SPEC.n_layers
+
+
+def test_weights_only_rounds_nothing() -> None:
+    lowered = lower(quantized("int8w"), rounds=QUANTS["int8w"].rounds)
+    assert not [n for call in lowered.program.calls for n in call.graph._nodes if n["xnode_union_type"] == "XNNConvert"]
 
 
 def test_the_memory_does_not_grow_with_the_layers() -> None:

@@ -54,7 +54,7 @@ class ExecuTorchPlan:
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
         self._full_context = config.max_seq_len
-        self._lowered = lower(self._model)
+        self._lowered = lower(self._model, rounds=quant.rounds)
         values = constant_values(self._model, subject.tokenizer)
         self._layout = Layout(self._lowered, values, split=options.split_weights)
         self._data = DataFile(self._lowered) if options.split_weights else None
