@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class _Gguf(Target):
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
         row = QUANTS[self.quant(quant).name]
         if row.portable:
-            subject = Subject(apply_recipe(subject.model, PORTABLE_RECIPES[quant]), subject.tokenizer, subject.info)
+            subject = dataclasses.replace(subject, model=apply_recipe(subject.model, PORTABLE_RECIPES[quant]))
         return GgufPlan(subject, row, options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
