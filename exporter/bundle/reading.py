@@ -91,9 +91,7 @@ def check_golden(golden: Sequence[Mapping[str, Any]], greedy: Callable[[list[int
 def _load(document: dict[str, Any], folder: Path) -> Runtime:
     target = targets.get(document["target"])
     target.require_runtime()
-    artifact = folder / document["artifact"]
-    rest = sorted(folder / f["path"] for f in document["files"] if Path(f["path"]).suffix == artifact.suffix)
-    return target.load([artifact, *(path for path in rest if path != artifact)])
+    return target.load([folder / path for path in document["artifact"]])
 
 
 def verify(path: Path, scratch: Path, stage: Callable[[str], object]) -> dict[str, Any]:

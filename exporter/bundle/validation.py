@@ -46,7 +46,7 @@ def _or_null(check: Check) -> Check:
 
 
 FIELDS: dict[str, Check] = {
-    "schema": _integer, "name": _text, "target": _text, "quant": _text, "artifact": _text, "files": _list,
+    "schema": _integer, "name": _text, "target": _text, "quant": _text, "artifact": _list, "files": _list,
     "runtime": _object, "requires": _object, "context_length": _integer, "vocab_size": _integer,
     "expected_ram_bytes": _integer, "bos_id": _or_null(_integer), "stop_ids": _list, "stop_tokens": _list,
     "chat_template": _or_null(_text), "prompt_format": _or_null(_object), "license": _text, "notice": _text,
@@ -88,7 +88,9 @@ def _is_golden(entry: Any) -> bool:
     )
 
 
-ENTRIES: dict[str, Check] = {"files": _is_file, "stop_ids": _integer, "stop_tokens": _text, "golden": _is_golden}
+ENTRIES: dict[str, Check] = {
+    "artifact": _text, "files": _is_file, "stop_ids": _integer, "stop_tokens": _text, "golden": _is_golden,
+}  # fmt: skip
 """List -> what its entries must be."""
 
 
@@ -109,7 +111,7 @@ def _load(text: str) -> dict[str, Any]:
     """Raises ExporterError for what is no object, or one of another schema, of which nothing else can be said."""
     try:
         document = json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         raise problem("invalid", where="it is not JSON") from None
     if not isinstance(document, dict):
         raise problem("invalid", where="it is not an object")
@@ -127,7 +129,8 @@ def _complaints(document: dict[str, Any]) -> Iterator[str]:
     for name, check in ENTRIES.items():
         if not all(map(check, document[name])):
             yield f"{name} has an entry that is none"
-    if document["artifact"] not in {file["path"] for file in document["files"]}:
+    paths = {file["path"] for file in document["files"]}
+    if not document["artifact"] or not paths.issuperset(document["artifact"]):
         yield "artifact is not among the files"
 
 

@@ -26,7 +26,7 @@ def document(files: dict[str, bytes] = FILES) -> dict[str, Any]:
         "name": "tiny",
         "target": "executorch",
         "quant": "int4",
-        "artifact": next(iter(files)),
+        "artifact": [next(iter(files))],
         "files": [
             {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in files.items()
@@ -78,7 +78,10 @@ WRONG: dict[str, dict[str, Any]] = {
     "a path from the root": {"files": [{"path": "/model.pte", "bytes": 1, "sha256": "0" * 64}]},
     "an empty path": {"files": [{"path": "", "bytes": 1, "sha256": "0" * 64}]},
     "no files": {"files": []},
-    "an artifact that is no file": {"artifact": "model.gguf"},
+    "an artifact that is text": {"artifact": "executorch/model.pte"},
+    "an artifact of numbers": {"artifact": [1]},
+    "an artifact without files": {"artifact": []},
+    "an artifact that is no file": {"artifact": ["executorch/model.pte", "executorch/model.ptd"]},
     "a stop id that is text": {"stop_ids": [2, "7"]},
     "a stop token that is a number": {"stop_tokens": [2]},
     "a golden answer that is text": {"golden": ["Paris"]},
@@ -93,9 +96,10 @@ RIGHT: dict[str, dict[str, Any]] = {
     "as it should be": {},
     "a field that nobody knows": {"colour": "blue"},
     "a base model": {"bos_id": 1, "prompt_format": None},
+    "an artifact of two files": {"artifact": list(FILES)},
     "a date in the prompt": {"prompt_format": document()["prompt_format"] | {"date_format": "%d %b %Y"}},
     "a path with dots in it": {
-        "artifact": "..a/b..c.pte", "files": [{"path": "..a/b..c.pte", "bytes": 1, "sha256": "0" * 64}],
+        "artifact": ["..a/b..c.pte"], "files": [{"path": "..a/b..c.pte", "bytes": 1, "sha256": "0" * 64}],
     },
     "letters of other scripts": {"name": "東京 🙂 \u0000 \" \\ /"},
 }  # fmt: skip

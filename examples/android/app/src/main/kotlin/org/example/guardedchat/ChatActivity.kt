@@ -66,8 +66,8 @@ class ChatActivity : Activity() {
         question.text.clear()
         send.setText(R.string.stop)
         val screen = QuestionOnScreen(this, worker, transcript, status, text)
-        work({ answer(text, screen) }) { outcome ->
-            if (outcome == null) transcript.note(getString(R.string.no_model)) else screen.finish(outcome)
+        work({ answer(text, screen) }, screen::fail) { outcome ->
+            if (outcome == null) screen.fail(getString(R.string.no_model)) else screen.finish(outcome)
         }
     }
 
@@ -108,14 +108,15 @@ class ChatActivity : Activity() {
         work(job) { transcript.clear() }
     }
 
-    /** Runs a job on the worker and shows what goes wrong. */
+    /** Runs a job on the worker; [onFailed] shows what goes wrong. */
     private fun <T> work(
         job: () -> T,
+        onFailed: (String) -> Unit = { transcript.note(it) },
         onDone: (T) -> Unit,
     ) {
         worker.run(job) { result ->
             send.setText(R.string.send)
-            result.fold(onDone) { transcript.note(it.message ?: it.toString()) }
+            result.fold(onDone) { onFailed(it.message ?: it.toString()) }
             showModels()
         }
     }

@@ -6,11 +6,19 @@ import org.pytorch.executorch.EValue
 import org.pytorch.executorch.Module
 import org.pytorch.executorch.Tensor
 
-/** A model in ExecuTorch without the runner around it: token ids in, logits out. */
+/**
+ * A model in ExecuTorch without the runner around it: token ids in, logits out.
+ *
+ * @throws IllegalArgumentException if its weights have a file of their own, which [Module] has no argument for.
+ */
 class ExecuTorchLogits(
     bundle: Bundle,
 ) : LogitsEngine {
-    private val module = Module.load(bundle.artifact.path, Module.LOAD_MODE_MMAP)
+    init {
+        require(bundle.data.isEmpty()) { "ExecuTorch's Module loads no weights beside the program" }
+    }
+
+    private val module = Module.load(bundle.program.path, Module.LOAD_MODE_MMAP)
 
     override fun logits(
         ids: List<Int>,

@@ -6,6 +6,7 @@ import org.example.guardedchat.core.chat.TokenCounts
 import org.pytorch.executorch.extension.llm.LlmCallback
 import org.pytorch.executorch.extension.llm.LlmGenerationConfig
 import org.pytorch.executorch.extension.llm.LlmModule
+import java.io.File
 
 /**
  * A model in ExecuTorch's LLM runner, which has its own tokenizer and sampler.
@@ -16,7 +17,14 @@ class ExecuTorchText(
     bundle: Bundle,
     temperature: Float,
 ) : TextEngine {
-    private val module = LlmModule(bundle.artifact.path, bundle.tokenizer.path, temperature)
+    private val module =
+        LlmModule(
+            LlmModule.MODEL_TYPE_TEXT,
+            bundle.program.path,
+            bundle.tokenizer.path,
+            temperature,
+            bundle.data.map(File::getPath),
+        )
 
     // maxNewTokens would be of no use here: generate() never forwards it. Who takes the pieces counts them.
     private val config =

@@ -17,7 +17,8 @@ class QuestionOnScreen(
     private val status: TextView,
     text: String,
 ) : ChatListener {
-    private val reply by lazy { transcript.answer() }
+    private val begunReply = lazy { transcript.answer() }
+    private val reply by begunReply
 
     init {
         transcript.question(text)
@@ -58,6 +59,12 @@ class QuestionOnScreen(
                 transcript.note(context.getString(R.string.stopped))
             }
         }
+    }
+
+    /** Shows that it could not be answered; what there is of an answer was not judged and does not stay. */
+    fun fail(message: String) {
+        if (begunReply.isInitialized()) reply.setText(R.string.withheld)
+        transcript.note(message)
     }
 
     private fun speed(answer: Answer): String =

@@ -34,7 +34,7 @@ class BundleSlotTest {
         slot.replace(archive("as the exporter writes it"), bytes::add)
         val bundle = slot.open()!!
         assertEquals("tiny", bundle.document.name)
-        assertEquals("program", bundle.artifact.readText())
+        assertEquals("program", bundle.program.readText())
         assertEquals("{}", bundle.tokenizer.readText())
         assertEquals(bytes.sorted(), bytes)
         assertTrue(bytes.last() > "program{}".length)
@@ -45,7 +45,7 @@ class BundleSlotTest {
         slot.replace(archive("as the exporter writes it"))
         for (about in listOf("another byte", "a file too few", "cut off in a file", "no archive")) {
             assertThrows(about, BundleProblem::class.java) { slot.replace(archive(about)) }
-            assertEquals("program", slot.open()!!.artifact.readText())
+            assertEquals("program", slot.open()!!.program.readText())
             assertEquals(listOf("chat"), scratch.root.list()!!.toList())
         }
     }

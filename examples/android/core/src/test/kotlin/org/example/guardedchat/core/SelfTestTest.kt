@@ -70,9 +70,9 @@ class SelfTestTest {
 
     @Test
     fun `nor a file that has changed`() {
-        bundle.artifact.writeText("Program")
+        bundle.program.writeText("Program")
         assertEquals("executorch/model.pte is not the file that was bundled", problem())
-        bundle.artifact.delete()
+        bundle.program.delete()
         assertEquals("executorch/model.pte is missing from the bundle", problem())
         assertEquals(emptyList<SelfTest.Step>(), passed)
     }

@@ -11,11 +11,14 @@ class Bundle(
     val folder: File,
     val document: BundleDocument,
 ) {
-    /** The program that the runtime loads. */
-    val artifact = File(folder, document.artifact)
+    /** What the runtime loads first. */
+    val program = File(folder, document.artifact.first())
+
+    /** Weights that the program has in files of their own. */
+    val data = document.artifact.drop(1).map { File(folder, it) }
 
     /** What the runtime's tokenizer reads; it lies beside the program. */
-    val tokenizer = File(artifact.parentFile, "tokenizer.json")
+    val tokenizer = File(program.parentFile, "tokenizer.json")
 
     companion object {
         /** @throws BundleProblem if the document is missing or not valid; files are not looked at. */

@@ -5,7 +5,7 @@ import org.example.guardedchat.core.chat.PromptFormat
 /**
  * What `bundle.json` says of a model, as far as this app uses it (docs/bundle.md has every field).
  *
- * @property artifact Path of the program, one of [files].
+ * @property artifact Paths of the files that the runtime loads, the program first; some of [files].
  * @property runtimeVersions Runtime -> version in which the artifact was proved.
  * @property contextLength Tokens of prompt and answer together.
  * @property stopIds Every token that ends an answer; [stopTokens] are their texts.
@@ -15,7 +15,7 @@ import org.example.guardedchat.core.chat.PromptFormat
 data class BundleDocument(
     val name: String,
     val quant: String,
-    val artifact: String,
+    val artifact: List<String>,
     val files: List<BundledFile>,
     val runtimeVersions: Map<String, String>,
     val contextLength: Int,

@@ -39,6 +39,8 @@ private class Fields(
 ) {
     private fun text(name: String) = values[name] as String
 
+    private fun texts(name: String) = values[name] as List<String>
+
     private fun integer(name: String) = values[name] as Long
 
     private fun ids(name: String) = (values[name] as List<Long>).map(Long::toInt)
@@ -52,12 +54,12 @@ private class Fields(
         BundleDocument(
             name = text("name"),
             quant = text("quant"),
-            artifact = text("artifact"),
+            artifact = texts("artifact"),
             files = entries("files") { BundledFile(text("path"), integer("bytes"), text("sha256")) },
             runtimeVersions = (values["runtime"] as Map<*, *>)["versions"] as Map<String, String>,
             contextLength = integer("context_length").coerceAtMost(Int.MAX_VALUE.toLong()).toInt(),
             stopIds = ids("stop_ids").toSet(),
-            stopTokens = (values["stop_tokens"] as List<String>).toSet(),
+            stopTokens = texts("stop_tokens").toSet(),
             promptFormat = (values["prompt_format"] as Map<String, Any?>?)?.let(::promptFormatOf),
             notice = text("notice"),
             golden = entries("golden") { GoldenAnswer(ids("prompt_ids"), ids("answer_ids")) },

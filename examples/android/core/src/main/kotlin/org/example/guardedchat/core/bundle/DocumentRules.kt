@@ -18,7 +18,7 @@ private val FIELDS: Map<String, Check> =
         "name" to text,
         "target" to text,
         "quant" to text,
-        "artifact" to text,
+        "artifact" to list,
         "files" to list,
         "runtime" to obj,
         "requires" to obj,
@@ -54,7 +54,13 @@ private val NESTED: Map<String, Map<String, Check>> =
 
 /** List -> what its entries must be. */
 private val ENTRIES: Map<String, Check> =
-    mapOf("files" to ::isFile, "stop_ids" to integer, "stop_tokens" to text, "golden" to ::isGolden)
+    mapOf(
+        "artifact" to text,
+        "files" to ::isFile,
+        "stop_ids" to integer,
+        "stop_tokens" to text,
+        "golden" to ::isGolden,
+    )
 
 private val SHA256 = Regex("[0-9a-f]{64}")
 
@@ -83,8 +89,9 @@ internal fun complaints(document: Map<String, Any?>): Sequence<String> =
         for ((name, check) in ENTRIES) {
             if (!(document[name] as List<*>).all(check)) yield("$name has an entry that is none")
         }
+        val artifact = document["artifact"] as List<*>
         val paths = (document["files"] as List<*>).map { (it as Map<*, *>)["path"] }
-        if (document["artifact"] !in paths) yield("artifact is not among the files")
+        if (artifact.isEmpty() || !paths.containsAll(artifact)) yield("artifact is not among the files")
     }
 
 private fun complaintsOf(
