@@ -126,7 +126,7 @@ def export(
         ),
     )
     if dry_run:
-        _print_predictions(pipeline.predict(request)[1], output)
+        _print_predictions(pipeline.predict(request, reporter), output)
         return
     results = pipeline.export(request, reporter)
     if (bundled or bundle_dir) and any(result.verdict == "pass" for result in results):

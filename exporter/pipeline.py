@@ -107,14 +107,27 @@ def _bits_per_weight(plan: Plan) -> float:
     return 8 * plan.weight_bytes / n_weights
 
 
-def predict(request: Request) -> tuple[Source, list[Prediction]]:
+def predict(request: Request, reporter: Reporter) -> list[Prediction]:
     """What an export would write, without writing or quantizing anything."""
+    cells = _cells(request)
+    _, plans = _open_and_plan(request, cells, reporter)
+    return [
+        Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes)
+        for target, quant, plan in plans
+    ]
+
+
+def _open_and_plan(
+    request: Request, cells: Sequence[tuple[Target, str]], reporter: Reporter
+) -> tuple[Source, list[tuple[Target, str, Plan]]]:
+    """The opened model and what is to be made of it; what was decided on the way is said."""
     source = open_source(request.model, request.source)
-    predictions = []
-    for target, quant in _cells(request):
-        plan = target.plan(source.subject(), quant, request.options)
-        predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
-    return source, predictions
+    for note in source.checkpoint.notes:
+        reporter.note(note)
+    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
+    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
+        reporter.note(note)
+    return source, plans
 
 
 class _Hashes:
@@ -147,12 +160,7 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     if request.check:
         for target in {target.name: target for target, _ in cells}.values():
             target.require_runtime()
-    source = open_source(request.model, request.source)
-    for note in source.checkpoint.notes:
-        reporter.note(note)
-    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
-    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
-        reporter.note(note)
+    source, plans = _open_and_plan(request, cells, reporter)
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     kept = _refuse_overwrite(request, source, plans, old)
     shared = SharedFiles(source, (target for target, _ in cells))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from exporter.checkpoint.tokenizer_files import TIKTOKEN
-from exporter.config import ModelConfig
 from exporter.ir.build import config_of
 from exporter.targets import hf_files
-from exporter.targets.base import Subject
-from exporter.targets.executorch import wheel
+from exporter.targets.base import PlannedFile, Subject
+from exporter.targets.executorch import backends, wheel
 from exporter.targets.hf_files import generation_config, model_config, tokenizer_config
 from exporter.tokenizer import Tokenizer
 from exporter.tokenizer.pretokenizers import DIGIT
@@ -33,19 +34,14 @@ def context_length(subject: Subject) -> int:
     return known if subject.context_asked else min(known, CONTEXT)
 
 
-def cache_bytes(config: ModelConfig) -> int:
-    """Keys and values of every position, float32."""
-    return 2 * 4 * config.n_layers * config.n_kv_heads * config.head_dim * config.max_seq_len
-
-
-def render(subject: Subject) -> dict[str, str | bytes]:
-    """Path below the output folder -> content."""
+def render(subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> dict[str, str | bytes]:
+    """Path below the output folder -> content; ``artifacts`` maps quant -> files of the programs that they serve."""
     tokenizer, length = subject.tokenizer, context_length(subject)
     documents = {
         "config.json": model_config(config_of(subject.model).replace(max_seq_len=length), tokenizer),
         "generation_config.json": generation_config(tokenizer),
         "tokenizer_config.json": tokenizer_config(tokenizer, length),
-        "runtime.json": _runtime(tokenizer, length),
+        "runtime.json": _runtime(tokenizer, length, artifacts),
     }
     found: dict[str, str | bytes] = {
         name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in documents.items()
@@ -56,17 +52,27 @@ def render(subject: Subject) -> dict[str, str | bytes]:
     return {f"{FOLDER}/{name}": content for name, content in found.items()}
 
 
-def _runtime(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
-    """What an app needs before it loads the program: which runtime, how long a chat, where it ends."""
+def _runtime(tokenizer: Tokenizer, length: int, artifacts: Mapping[str, Sequence[PlannedFile]]) -> dict[str, Any]:
+    """What an app needs before it loads a program: which runtime, how long a chat, where it ends.
+
+    Documented in ``docs/executorch.md``.
+    """
     return {
         "runtime": wheel.PACKAGE,
         "version": wheel.RELEASE,
+        "torch": wheel.CHECKED[wheel.RELEASE],
         "packages": PACKAGES,
+        "programs": [_program(quant, files) for quant, files in sorted(artifacts.items())],
         "context_length": length,
         "bos_id": tokenizer.bos_id,
         "stop_ids": list(tokenizer.stop_ids),
         "special_tokens": list(tokenizer.special_tokens),
     }
+
+
+def _program(quant: str, files: Sequence[PlannedFile]) -> dict[str, Any]:
+    program, *data = (PurePosixPath(file.path).name for file in files)
+    return {"program": program, "data": data, "quant": quant, "backend": backends.DEFAULT}
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -53,9 +53,9 @@ class ExecuTorchPlan:
         self._model = apply_recipe(subject.model.clone(), quant.recipe)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
-        self._full_context = config.max_seq_len
+        self._known_context = config.max_seq_len
         self._lowered = lower(self._model, rounds=quant.rounds)
-        values = constant_values(self._model, subject.tokenizer)
+        values = constant_values(self._model, subject.tokenizer, self._lowered.program.max_tokens)
         self._layout = Layout(self._lowered, values, split=options.split_weights)
         self._data = DataFile(self._lowered) if options.split_weights else None
         self._releases = [RELEASES[key] for key in backends.get(backends.DEFAULT).releases]
@@ -92,14 +92,11 @@ class ExecuTorchPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        held = self._config.max_seq_len
-        if held == self._full_context:
-            return ()
-        megabytes = files.cache_bytes(self._config) / 1e6
-        return (
-            f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
-            "--max-seq-len asks for another number",
-        )
+        held, known = self._config.max_seq_len, self._known_context
+        positions = f"{held} positions" if held == known else f"{held} of the model's {known} positions"
+        ask = "" if held == known else "; --max-seq-len asks for another number"
+        taken = self._layout.planned_bytes / 1e6
+        return (f"the cache holds {positions}; with it, a loaded program takes {taken:.1f} MB beside its weights{ask}",)
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -110,14 +107,17 @@ class ExecuTorchPlan:
         ]
 
 
-def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:
-    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``)."""
+def constant_values(model: ir.Model, tokenizer: Tokenizer, max_tokens: int) -> Constants:
+    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``).
+
+    Its ``max_seq_len`` is the length of one call, ``max_tokens``; what others mean by the name is ``max_context_len``.
+    """
     config = config_of(model)
     known = {} if tokenizer.bos_id is None else {"get_bos_id": tokenizer.bos_id}
     return {
         **known,
         "get_eos_ids": tokenizer.stop_ids,
-        "get_max_seq_len": config.max_seq_len,
+        "get_max_seq_len": max_tokens,
         "get_max_context_len": config.max_seq_len,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.n_layers,

@@ -50,7 +50,7 @@ class _ExecuTorch(Target):
     def shared_files(
         self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]
     ) -> Mapping[str, str | bytes]:
-        return shared.render(subject)
+        return shared.render(subject, artifacts)
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
         program, *data = (file.path for file in files)
