@@ -71,6 +71,10 @@ def main() -> None:
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
 )
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
+@click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
+@click.option(
+    "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
+)
 @click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
 @click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
@@ -89,6 +93,8 @@ def export(
     browser: bool,
     group_size: int | None,
     embedding: str | None,
+    calibrate: str | None,
+    calibration_tokens: int | None,
     bundled: bool,
     bundle_dir: bool,
     jobs: int,
@@ -102,6 +108,7 @@ def export(
     """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
     from exporter import pipeline
     from exporter.bundle.build import bundle_folder
+    from exporter.calibration import DEFAULT_TOKENS, Asked
     from exporter.source import SourceOptions
     from exporter.targets.base import Options
 
@@ -122,6 +129,7 @@ def export(
             group_size=group_size,
             embedding=embedding,
         ),
+        calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
     )
     if dry_run:
         _print_predictions(pipeline.predict(request)[1], output)

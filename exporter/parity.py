@@ -39,6 +39,10 @@ WEIGHT_BUDGET = 1 << 27
 """Weights compared bit for bit; larger models are sampled evenly, first and last rows of each tensor included."""
 
 
+EQUALIZED = 1e-4
+"""Gate on what equalisation may change of a logit, in standard deviations: the order of float32 sums, no more."""
+
+
 @dataclass(frozen=True)
 class Divergence:
     """How far some logits are from a reference, over all positions.
@@ -229,6 +233,15 @@ def check_rounding(source: Mapping[str, RowTensor], found: Mapping[str, RowTenso
     return Check("rounding", passed, f"largest error of a row {worst[0]:.2g} ({worst[1] or 'none'})")
 
 
+def check_equalized(reference: Reference, logits: Logits) -> Check:
+    """Equalised weights compute the logits of the source, to a few roundings of float32."""
+    std = float(reference.logits.std()) or 1.0
+    difference = float(np.abs(reference.logits - logits).max()) / std
+    # Written so that NaN fails.
+    passed = difference <= EQUALIZED
+    return Check("equalisation", passed, f"largest difference {difference:.2g} of the logits' std")
+
+
 def check_vocabulary(expected: Tokenizer, found: Tokenizer) -> Check:
     """The artifact stores the source's tokenizer: pieces, types, merges, special ids, chat template."""
     names = [field.name for field in dataclasses.fields(expected)]
@@ -320,11 +333,12 @@ def verify(
     reference: Reference,
     token_ids: Sequence[int],
     texts: Sequence[str],
+    equalized: Check | None = None,
 ) -> Parity:
     """Check one artifact.
 
     Args:
-        source: Canonical name -> weight before any quantization.
+        source: Canonical name -> weight before any quantization, equalised if the artifact was calibrated.
         model: The graph the artifact was made from.
         expected: Canonical name -> decoded weight the artifact must hold.
         quant: Capability row with the gates.
@@ -334,6 +348,7 @@ def verify(
         reference: The unquantized reference on ``token_ids``.
         token_ids: Tokens to run, from :func:`probe_tokens`.
         texts: Hostile texts for the tokenizer check.
+        equalized: Whether equalisation kept the source's function, if there was one.
 
     Returns:
         All checks with their details; the verdict is ``fail`` if one did not pass.
@@ -346,6 +361,8 @@ def verify(
         check_rounding(source, artifact.weights, quant),
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
+    if equalized is not None:
+        checks.append(equalized)
     if quant.max_activation is not None:
         checks.append(check_range(reference, quant))
     try:

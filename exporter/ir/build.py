@@ -20,6 +20,10 @@ CONFIG_KEY = "exporter.config"
 """Model metadata entry that holds the configuration as JSON."""
 
 
+ROPE_INV_FREQ = "rope.inv_freq"
+"""The graph's initializer of rotary frequencies, which follow from the configuration: no weight of a checkpoint."""
+
+
 def config_of(model: ir.Model) -> ModelConfig:
     """The configuration a graph was built from, as passes have left it.
 
@@ -84,7 +88,7 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
 
     tokens = graph_input("tokens", ir.DataType.INT64, ("batch", "seq_len"))
     positions = graph_input("positions", ir.DataType.INT64, ("batch", "seq_len"))
-    frequencies = ops.initializer(graph, from_array("rope.inv_freq", inv_freq(config)))
+    frequencies = ops.initializer(graph, from_array(ROPE_INV_FREQ, inv_freq(config)))
     cache_shape = ("batch", config.n_kv_heads, "past_len", config.head_dim)
     presents: list[ir.Value] = []
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from exporter.checkpoint.base import ModelInfo
     from exporter.config import ModelConfig
+    from exporter.quant.calibration.use import Calibrated
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
@@ -42,6 +43,7 @@ class Quant:
         max_activation: Gate on the largest magnitude that the source's activations reach outside the residual stream,
             for artifacts that compute in a type with a narrower range than float32.
         residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
+        calibrated: Whether its integers are chosen with calibration data where there is some.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Quant:
     max_abs: float | None = None
     max_activation: float | None = None
     residual_headroom: float = 1.0
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,12 @@ class Subject:
     """What is exported.
 
     Attributes:
-        model: The graph.
+        model: The graph; equalised if there is a calibration.
         tokenizer: Its tokenizer.
         info: Model card facts.
         tiktoken: The file of Meta's that the tokenizer was read from, if it was.
         context_asked: Whether the user asked for the graph's context length; otherwise it is the model's own.
+        calibrated: What a calibration knows of the graph.
     """
 
     model: ir.Model
@@ -105,6 +109,7 @@ class Subject:
     info: ModelInfo
     tiktoken: Path | None = None
     context_asked: bool = False
+    calibrated: Calibrated | None = None
 
 
 @dataclass(frozen=True)

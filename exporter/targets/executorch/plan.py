@@ -50,7 +50,7 @@ class ExecuTorchPlan:
         config = config_of(subject.model)
         # Refused now rather than after the work.
         model_config(config, subject.tokenizer)
-        self._model = apply_recipe(subject.model.clone(), quant.recipe)
+        self._model = apply_recipe(subject.model.clone(), quant.recipe, calibrated=subject.calibrated)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
         self._full_context = config.max_seq_len

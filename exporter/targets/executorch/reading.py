@@ -22,10 +22,11 @@ from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
 from exporter.names import EMBEDDING, HEAD
+from exporter.quant.packing import unpack_4
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
 from exporter.targets.executorch.rotary import COS, SIN
-from exporter.targets.executorch.weights import swap_pairs, unpack_4
+from exporter.targets.executorch.weights import swap_pairs
 from exporter.tensors import Array, RowTensor, permute_rows
 
 _DTYPES: dict[str, np.dtype[Any]] = {

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from exporter.config import ModelConfig
 from exporter.errors import ExporterError, TargetError
-from exporter.ir.build import build, config_of
+from exporter.ir.build import ROPE_INV_FREQ, build, config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized
 from exporter.names import name_map
@@ -23,9 +23,6 @@ from exporter.tensors import RowTensor, from_array
 
 ROPE_FREQS = "rope_freqs.weight"
 """llama.cpp's tensor of per-frequency divisors: the only place where Llama 3's RoPE scaling lives in a GGUF."""
-
-ROPE_INV_FREQ = "rope.inv_freq"
-"""The graph's initializer of rotary frequencies, which a GGUF expresses as metadata and ``rope_freqs.weight``."""
 
 
 _HINT = "llama.cpp computes one network, the same in every layer: rewrite the graph into it"

@@ -30,7 +30,8 @@ class _Gguf(Target):
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
         row = QUANTS[self.quant(quant).name]
         if row.portable:
-            subject = dataclasses.replace(subject, model=apply_recipe(subject.model, PORTABLE_RECIPES[quant]))
+            model = apply_recipe(subject.model, PORTABLE_RECIPES[quant], calibrated=subject.calibrated)
+            subject = dataclasses.replace(subject, model=model)
         return GgufPlan(subject, row, options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
