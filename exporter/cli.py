@@ -69,6 +69,7 @@ def main() -> None:
 @click.option(
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
 )
+@click.option("--backend", help="What ExecuTorch's program is made for, see `exporter targets`.")
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
 @click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
 @click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
@@ -87,6 +88,7 @@ def export(
     split_weights: bool,
     browser: bool,
     group_size: int | None,
+    backend: str | None,
     embedding: str | None,
     bundled: bool,
     bundle_dir: bool,
@@ -120,6 +122,7 @@ def export(
             browser=browser,
             group_size=group_size,
             embedding=embedding,
+            backend=backend,
         ),
     )
     if dry_run:
@@ -304,8 +307,11 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
 
 
 def _print_backends(backends: Collection[Backend]) -> None:
-    rows = [(b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no") for b in backends]
-    print_table(("backend", "runs on", "made here", "numbers compared here"), rows, text_columns=4)
+    rows = [
+        (b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no", ", ".join(b.quants))
+        for b in backends
+    ]
+    print_table(("backend", "runs on", "made here", "numbers compared here", "quants"), rows, text_columns=5)
     for backend in backends:
         if backend.missing:
             click.echo(f"  {backend.name} would take {backend.missing}.")
