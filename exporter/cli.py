@@ -70,6 +70,7 @@ def main() -> None:
 @click.option(
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
 )
+@click.option("--backend", help="What ExecuTorch's program is made for, see `exporter targets`.")
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
 @click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
 @click.option(
@@ -92,6 +93,7 @@ def export(
     split_weights: bool,
     browser: bool,
     group_size: int | None,
+    backend: str | None,
     embedding: str | None,
     calibrate: str | None,
     calibration_tokens: int | None,
@@ -128,6 +130,7 @@ def export(
             browser=browser,
             group_size=group_size,
             embedding=embedding,
+            backend=backend,
         ),
         calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
     )
@@ -313,8 +316,11 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
 
 
 def _print_backends(backends: Collection[Backend]) -> None:
-    rows = [(b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no") for b in backends]
-    print_table(("backend", "runs on", "made here", "numbers compared here"), rows, text_columns=4)
+    rows = [
+        (b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no", ", ".join(b.quants))
+        for b in backends
+    ]
+    print_table(("backend", "runs on", "made here", "numbers compared here", "quants"), rows, text_columns=5)
     for backend in backends:
         if backend.missing:
             click.echo(f"  {backend.name} would take {backend.missing}.")

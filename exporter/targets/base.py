@@ -66,12 +66,14 @@ class Backend:
         devices: Where it runs.
         runs_here: Whether the target's runtime on this machine can run it, so that its numbers are compared.
         missing: What it would take to make artifacts for it; empty if they can be made.
+        quants: Names of the capability rows that it has.
     """
 
     name: str
     devices: str
     runs_here: bool
     missing: str = ""
+    quants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Options:
         browser: Whether an artifact that is meant for browsers must fit into one.
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
+        backend: What the artifact is made for, where the target's default is not wanted.
     """
 
     split_max_bytes: int | None = None
@@ -131,8 +134,9 @@ class Options:
     browser: bool = True
     group_size: int | None = None
     embedding: str | None = None
+    backend: str | None = None
 
-    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding")
+    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding", "backend")
     """Choices that make another artifact: a target that cannot follow them must not be asked in vain."""
 
 
