@@ -13,11 +13,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from exporter import interrupts
 from exporter.errors import ExporterError, OutputError
 
 MANIFEST = "manifest.json"
@@ -34,19 +34,6 @@ def sha256_file(path: Path, cancelled: threading.Event | None = None) -> str:
         while (n := file.readinto(buffer)) and not (cancelled and cancelled.is_set()):
             digest.update(buffer[:n])
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A Ctrl-C in here comes too late: what it would have stopped is a few renames, which belong together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Staging:
@@ -98,7 +85,8 @@ class Staging:
         for relative in self.files():
             with (self.path / relative).open("rb") as file:
                 os.fsync(file.fileno())
-        with _uninterrupted():
+        # What a signal would stop here are a few renames, which belong together.
+        with interrupts.held_off():
             self._rename()
 
     def _rename(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import exporter
+from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
 from exporter.commands.matrix import diff, matrix
@@ -29,15 +30,16 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupts.raised():
+                return super().invoke(ctx)
         except ExporterError as error:
             _close_reporter(ctx)
             print_error(error)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
             click.echo("interrupted: nothing was changed", err=True)
-            ctx.exit(130)
+            ctx.exit(interrupts.exit_code(interrupt))
 
 
 def _close_reporter(ctx: click.Context) -> None:
