@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +72,11 @@ class Result:
         return "not run" if self.parity is None else self.parity.verdict
 
 
-def _cells(request: Request) -> list[tuple[Target, str]]:
-    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one."""
+def _cells(request: Request, remembered: Mapping[str, str]) -> list[tuple[Target, str]]:
+    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one.
+
+    Without names, each target takes what the source remembers for it, or its default.
+    """
     chosen = [targets.get(name) for name in request.targets]
     for choice in Options.CHANGES_ROW:
         if getattr(request.options, choice) is not None and not any(choice in target.choices for target in chosen):
@@ -83,7 +86,10 @@ def _cells(request: Request) -> list[tuple[Target, str]]:
                 found=", ".join(request.targets),
             )
     rows = {
-        target.name: {name: target.resolve(name, request.options) for name in request.quants or (target.default_quant,)}
+        target.name: {
+            name: target.resolve(name, request.options)
+            for name in request.quants or (remembered.get(target.name, target.default_quant),)
+        }
         for target in chosen
     }
     for quant in request.quants:
@@ -110,7 +116,7 @@ def predict(request: Request) -> tuple[Source, list[Prediction]]:
     """What an export would write, without writing or quantizing anything."""
     source = open_source(request.model, request.source)
     predictions = []
-    for target, quant in _cells(request):
+    for target, quant in _cells(request, source.checkpoint.quants):
         plan = target.plan(source.subject(), quant, request.options)
         predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
     return source, predictions
@@ -142,11 +148,12 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     Raises:
         ExporterError: Anything the user can act on; the destination is then as it was.
     """
-    cells = _cells(request)
+    _cells(request, {})  # a wrong name is refused before anything is opened
+    source = open_source(request.model, request.source)
+    cells = _cells(request, source.checkpoint.quants)
     if request.check:
         for target in {target.name: target for target, _ in cells}.values():
             target.require_runtime()
-    source = open_source(request.model, request.source)
     for note in source.checkpoint.notes:
         reporter.note(note)
     plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]

@@ -168,10 +168,6 @@ def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
 
 
-def _is_head(node: ir.Node) -> bool:
-    return node.op_type == "Linear" and node.outputs[0].is_graph_output()
-
-
 def _embedding(low: _Lowering, node: ir.Node) -> None:
     table = _operand(node, 1)
     name = str(table.name)
@@ -205,7 +201,7 @@ def _rms_norm(low: _Lowering, node: ir.Node) -> None:
     source, weight = _operand(node, 0), _operand(node, 1)
     gain = low.parameters.setdefault(str(weight.name), float_rows(weight))
     width = gain.n_rows
-    if any(_is_head(reader) for reader in _readers(node)):
+    if any(ops.is_head(reader) for reader in _readers(node)):
         # Only the last token's logits are asked for, and the head is the largest matrix.
         last = low.program.tensor((width,))
         axis, at = low.program.integer(0), low.program.integer(-1)
@@ -255,7 +251,7 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
             )
         y = graph.linear(graph.rounded(x), filter_)
     low.define(node.outputs[0], y)
-    if _is_head(node):
+    if ops.is_head(node):
         low.program.output(low.exported(node.outputs[0]))
 
 
@@ -323,6 +319,15 @@ def _residual(low: _Lowering, node: ir.Node) -> None:
     low.define(node.outputs[0], low.graph.binary("XNNAdd", x, y))
 
 
+def _scatter_logits(low: _Lowering, node: ir.Node) -> None:
+    raise TargetError(
+        "the ExecuTorch target cannot hold a head with some tokens yet",
+        expected="a row for every token",
+        found=f"{row_tensor(_operand(node, 1)).n_rows} rows",
+        hint="export to gguf or onnx instead",
+    )
+
+
 RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
     "Embedding": _embedding,
     "RMSNorm": _rms_norm,
@@ -331,6 +336,7 @@ RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
     "Attention": _attention,
     "SwiGLU": _swiglu,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers
 }
 """Op -> how it is lowered."""
