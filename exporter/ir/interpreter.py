@@ -7,7 +7,8 @@ memory still runs. Arithmetic is float32 whatever the weights are stored in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,15 +140,35 @@ def run(
         Graph output name -> float32 tensor.
     """
     values: dict[ir.Value, Any] = {value: inputs[str(value.name)] for value in model.graph.inputs}
-    remaining = {v: len(list(v.uses())) for node in model.graph for v in node.outputs}
-    outputs = set(model.graph.outputs)
+    found = evaluate(list(model.graph), values, model.graph.outputs, observe)
+    return {str(v.name): found[v] for v in model.graph.outputs}
+
+
+@torch.no_grad()
+def evaluate(
+    nodes: Sequence[ir.Node],
+    known: Mapping[ir.Value, Operand],
+    wanted: Iterable[ir.Value],
+    observe: Observer | None = None,
+) -> dict[ir.Value, torch.Tensor]:
+    """Evaluate some nodes of a graph.
+
+    Args:
+        nodes: In graph order.
+        known: What is known of their operands: activations, and weights that need not be read again.
+        wanted: The values to return; all others are forgotten after their last use.
+        observe: Sees the activations pass.
+    """
+    values: dict[ir.Value, Any] = dict(known)
+    remaining = Counter(value for node in nodes for value in dict.fromkeys(node.inputs))
+    outputs = list(wanted)
 
     def operand(value: ir.Value | None) -> Operand:
         if value is None:
             raise GraphError("a node lacks an operand")
         return values[value] if value in values else float_rows(value)
 
-    for node in model.graph:
+    for node in nodes:
         if node.op_type == "DequantizeLinear":
             continue  # stays lazy: its consumer reads the decoded rows
         result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
@@ -155,12 +176,11 @@ def run(
         values.update(zip(node.outputs, results, strict=True))
         if observe is not None:
             observe(node, results[0])
-        for value in node.inputs:
-            if value in remaining:
-                remaining[value] -= 1
-                if not remaining[value] and value not in outputs:
-                    values.pop(value, None)
-    return {str(v.name): values[v] for v in model.graph.outputs}
+        for value in dict.fromkeys(node.inputs):
+            remaining[value] -= 1
+            if value is not None and not remaining[value] and value not in outputs:
+                values.pop(value, None)
+    return {value: values[value] for value in outputs}
 
 
 def empty_cache(model: ir.Model, batch: int = 1) -> dict[str, torch.Tensor]:
