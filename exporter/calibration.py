@@ -1,7 +1,7 @@
 """Calibration text: what pruning and calibrated quantization run a model on.
 
-Two kinds of files: plain text, which is cut into sequences of equal length, and ``.jsonl``, where each line is an object
-with a ``text`` or with the ``messages`` of a chat, and becomes a sequence of its own.
+Two kinds of files: plain text, which is cut into sequences of equal length, and ``.jsonl``, where each line is an
+object with a ``text`` or with the ``messages`` of a chat, and becomes a sequence of its own.
 """
 
 from __future__ import annotations

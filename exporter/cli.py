@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import exporter
+from exporter.commands.bundle import bundle, verify_bundle
+from exporter.commands.evaluate import evaluate
+from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
+
+if TYPE_CHECKING:
+    from exporter.targets.base import Backend
 
 
 class _Group(click.Group):
@@ -37,58 +44,6 @@ def _close_reporter(ctx: click.Context) -> None:
         ctx.obj.close()
 
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-
-
-class _Size(click.ParamType):  # type: ignore[type-arg]
-    """``4G``, ``750MB`` or bytes; decimal units, as disks and llama.cpp's gguf-split count."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value).upper().removesuffix("B")
-        digits, unit = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
-        try:
-            size = int(float(digits) * _UNITS[unit])
-        except (ValueError, KeyError):
-            self.fail(f"{value!r} is not a size like 4G or 750M", param, ctx)
-        if size <= 0:
-            self.fail(f"{value!r} is not positive", param, ctx)
-        return size
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options every command takes."""
-    options = (
-        click.option("--format", "output", type=click.Choice(["human", "json"]), default="human", show_default=True,
-                     help="json prints one document on stdout and nothing else there."),
-        click.option("-v", "--verbose", is_flag=True, help="Show the detail of every check."),
-        click.option("-q", "--quiet", is_flag=True, help="Show only the result."),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say how MODEL is read."""
-    options = (
-        click.option("--revision", help="Branch, tag or commit of a hub model."),
-        click.option("--max-seq-len", type=click.IntRange(min=1), help="Context length to declare, in tokens."),
-        click.option("--rope-scale-factor", type=click.FloatRange(min=1),
-                     help="Override the factor of Llama 3's RoPE scaling."),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _reporter(verbose: bool, quiet: bool) -> StderrReporter:
-    reporter = StderrReporter(verbosity=int(verbose) - int(quiet))
-    click.get_current_context().find_root().obj = reporter
-    return reporter
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(exporter.__version__, prog_name="exporter")
 def main() -> None:
@@ -108,15 +63,17 @@ def main() -> None:
 @click.option("--force", is_flag=True, help="Replace artifacts that exist.")
 @click.option("--dry-run", is_flag=True, help="Predict files, sizes and memory; write nothing.")
 @click.option("--verify/--no-verify", "check", default=True, help="Prove parity in the real runtime.")
-@click.option("--split-max-size", type=_Size(), help="Split GGUF files larger than this, e.g. 4G.")
+@click.option("--split-max-size", type=Size(), help="Split GGUF files larger than this, e.g. 4G.")
 @click.option("--browser/--no-browser", default=True, help="Refuse ONNX variants too large for a browser.")
 @click.option(
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
 )
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
+@click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
+@click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
-@_source_options
-@_common
+@source_options
+@common
 def export(
     model: str,
     targets: tuple[str, ...],
@@ -129,6 +86,8 @@ def export(
     browser: bool,
     group_size: int | None,
     embedding: str | None,
+    bundled: bool,
+    bundle_dir: bool,
     jobs: int,
     revision: str | None,
     max_seq_len: int | None,
@@ -139,10 +98,11 @@ def export(
 ) -> None:
     """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
     from exporter import pipeline
+    from exporter.bundle.build import bundle_folder
     from exporter.source import SourceOptions
     from exporter.targets.base import Options
 
-    reporter = _reporter(verbose, quiet)
+    reporter = open_reporter(verbose, quiet)
     request = pipeline.Request(
         model=model,
         targets=tuple(dict.fromkeys(targets)),
@@ -157,6 +117,8 @@ def export(
         _print_predictions(pipeline.predict(request)[1], output)
         return
     results = pipeline.export(request, reporter)
+    if (bundled or bundle_dir) and any(result.verdict == "pass" for result in results):
+        bundle_folder(out, reporter, as_folder=bundle_dir, force=True)
     reporter.close()
     for result in results:
         _report_checks(reporter, result.target, result.quant, result.parity)
@@ -235,15 +197,19 @@ def _print_predictions(predictions: Any, output: str) -> None:
 
 
 @main.command()
-@click.argument("artifact_dir", type=click.Path(path_type=Path))
+@click.argument("artifact_dir", metavar="ARTIFACT_DIR|BUNDLE", type=click.Path(path_type=Path))
 @click.option("--model", help="The source, where it is not where the manifest says.")
-@_common
+@common
 def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, quiet: bool) -> None:
-    """Prove the artifacts of ARTIFACT_DIR again, from its manifest and the source model."""
+    """Prove the artifacts of ARTIFACT_DIR again, from its manifest and the source; a BUNDLE from its golden answers."""
     from exporter import parity
+    from exporter.bundle import reading
     from exporter.verification import verify_folder
 
-    reporter = _reporter(verbose, quiet)
+    reporter = open_reporter(verbose, quiet)
+    if reading.is_bundle(artifact_dir):
+        verify_bundle(artifact_dir, reporter, output)
+        return
     results = verify_folder(artifact_dir, model, reporter)
     reporter.close()
     for r in results:
@@ -266,8 +232,8 @@ def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, qu
 
 @main.command()
 @click.argument("path", metavar="MODEL|ARTIFACT")
-@_source_options
-@_common
+@source_options
+@common
 def inspect(
     path: str,
     revision: str | None,
@@ -281,7 +247,7 @@ def inspect(
     from exporter import inspection
     from exporter.source import SourceOptions
 
-    _reporter(verbose, quiet)
+    open_reporter(verbose, quiet)
     report = inspection.inspect(path, SourceOptions(revision, max_seq_len, rope_scale_factor))
     if output == "json":
         emit_json(report.to_dict())
@@ -290,7 +256,7 @@ def inspect(
 
 
 @main.command("targets")
-@_common
+@common
 def list_targets(output: str, verbose: bool, quiet: bool) -> None:
     """Show what each target can do, its quantization names, and the runtimes found on this machine."""
     from exporter import targets
@@ -308,6 +274,7 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
                         for q in t.quants.values()
                     ],
                     "aliases": dict(t.aliases),
+                    "backends": [dataclasses.asdict(backend) for backend in t.backends.values()],
                     "runtimes": dict(t.runtime_versions()),
                 }
                 for t in rows
@@ -323,6 +290,16 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
             for q in target.quants.values()
         ]
         print_table(("quant", "works on", "meaning"), quants, text_columns=3)
+        if target.backends:
+            _print_backends(target.backends.values())
+
+
+def _print_backends(backends: Collection[Backend]) -> None:
+    rows = [(b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no") for b in backends]
+    print_table(("backend", "runs on", "made here", "numbers compared here"), rows, text_columns=4)
+    for backend in backends:
+        if backend.missing:
+            click.echo(f"  {backend.name} would take {backend.missing}.")
 
 
 def _targets_of(rows: Any, target: Any, quant: Any) -> list[str]:
@@ -336,6 +313,10 @@ def _remarks(target: Any, quant: str) -> str:
     aliases = [alias for alias, name in target.aliases.items() if name == quant]
     also = f"; also called {', '.join(aliases)}" if aliases else ""
     return also + (" (default)" if quant == target.default_quant else "")
+
+
+main.add_command(bundle)
+main.add_command(evaluate)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import exporter
-from exporter.artifact import MANIFEST
+from exporter.artifact import MANIFEST, sha256_file
 from exporter.checkpoint.base import Checkpoint
 from exporter.errors import OutputError
 
@@ -153,6 +153,24 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
         return all(wanted <= part.keys() for part, wanted in parts) and all(a["files"] for a in artifacts)
     except (KeyError, TypeError, AttributeError):
         return False
+
+
+def check_file(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Make sure that a file of a manifest is there and has the bytes that were written.
+
+    Raises:
+        OutputError: If not.
+    """
+    path = folder / entry["path"]
+    if not path.is_file():
+        raise OutputError(f"{path} is missing", hint="export again with --force")
+    if (found := sha256_file(path)) != entry["sha256"]:
+        raise OutputError(
+            f"{path} is not the file that was exported",
+            expected=f"sha256 {entry['sha256']}",
+            found=f"sha256 {found}",
+            hint="export again with --force",
+        )
 
 
 def file_entries(files: Sequence[Any]) -> list[dict[str, Any]]:

@@ -65,6 +65,7 @@ class Result:
     bits_per_weight: float
     seconds: float
     peak_bytes: int
+    requires: Mapping[str, Any]
     parity: parity.Parity | None
 
     @property
@@ -245,7 +246,7 @@ def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Rep
     with PeakMemory() as memory:
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
-    return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, parity=None)
+    return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, plan.requires, parity=None)
 
 
 class Prover:
@@ -336,5 +337,6 @@ def artifact_entry(result: Result) -> dict[str, Any]:
         "bits_per_weight": round(result.bits_per_weight, 4),
         "seconds": round(result.seconds, 3),
         "peak_memory_bytes": result.peak_bytes,
+        **({"requires": dict(result.requires)} if result.requires else {}),
         "parity": {"verdict": "not run"} if result.parity is None else parity.to_json(result.parity),
     }

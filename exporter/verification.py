@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter import manifest, parity, targets
 from exporter.artifact import sha256_file
-from exporter.errors import CheckpointError, ExporterError, OutputError
+from exporter.errors import CheckpointError, ExporterError
 from exporter.pipeline import Prover, Reporter
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -41,7 +41,8 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
     document = manifest.load(folder)
     artifacts = [a for a in document["artifacts"] if a["parity"]["verdict"] != "fail"]
     for file in [*(file for artifact in artifacts for file in artifact["files"]), *document["shared_files"]]:
-        _check_file(folder, file, reporter)
+        reporter.stage(f"{file['path']}: hashing")
+        manifest.check_file(folder, file)
     for name in {artifact["target"] for artifact in artifacts}:
         targets.get(name).require_runtime()
     source = _open(document["source"], model, reporter)
@@ -54,20 +55,6 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
         proof = prover.prove(target, artifact["quant"], plan, [folder / f["path"] for f in artifact["files"]])
         results.append(Verified(target.name, artifact["quant"], artifact["files"], artifact["bits_per_weight"], proof))
     return results
-
-
-def _check_file(folder: Path, entry: dict[str, Any], reporter: Reporter) -> None:
-    path = folder / entry["path"]
-    if not path.is_file():
-        raise OutputError(f"{path} is missing", hint="export again with --force")
-    reporter.stage(f"{entry['path']}: hashing")
-    if (found := sha256_file(path)) != entry["sha256"]:
-        raise OutputError(
-            f"{path} is not the file that was exported",
-            expected=f"sha256 {entry['sha256']}",
-            found=f"sha256 {found}",
-            hint="export again with --force",
-        )
 
 
 def _open(entry: dict[str, Any], model: str | None, reporter: Reporter) -> Source:

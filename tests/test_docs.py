@@ -9,6 +9,8 @@ import pytest
 
 from exporter import targets
 from exporter.manifest import SCHEMA
+from exporter.targets.executorch.backends import BACKENDS
+from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.onnx.capabilities import QUANTS as ONNX_QUANTS
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,16 @@ def test_the_readme_knows_every_quantization() -> None:
 def test_the_onnx_page_knows_every_variant() -> None:
     documented = {name: (dtype, file) for name, dtype, file, *_ in rows(ROOT / "docs/onnx.md", "Variants")}
     assert documented == {q.name: (q.dtype, q.file_name) for q in ONNX_QUANTS.values()}
+
+
+def test_the_executorch_page_knows_every_backend() -> None:
+    documented = {
+        name: (delegate, releases) for name, delegate, releases in rows(ROOT / "docs/executorch.md", "Backends")
+    }
+    assert documented == {
+        b.name: (b.delegate or "-", ", ".join(RELEASES[key].name for key in b.releases) or "-")
+        for b in BACKENDS.values()
+    }
 
 
 def test_the_manifest_is_documented_in_this_schema() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,8 @@ class Blockwise:
         hidden = [self.last_hidden(stream)[0, :-1] for stream in streams]
         wanted = [torch.tensor(list(ids[1:]), dtype=torch.int64) for ids in sequences]
         found = self._log_likelihoods(torch.cat(hidden), torch.cat(wanted))
-        return list((-found).split([len(ids) for ids in wanted]))
+        ends = np.cumsum([len(ids) for ids in wanted])
+        return [-found[end - len(ids) : end] for ids, end in zip(wanted, ends, strict=True)]
 
     def _log_likelihoods(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         total = torch.full((len(hidden),), -torch.inf, dtype=torch.float64)

@@ -106,9 +106,9 @@ def greedy_removals(model: ir.Model, sequences: Sequences, n_dropped: int, step:
     block is skipped. ``n_layers / 2`` streams are therefore in memory on average.
     """
     run = Blockwise(model)
-    alive, dropped = list(run.blocks), []
+    alive, dropped = list(run.blocks), list[int]()
     scores: Scores = np.zeros(len(alive))
-    losses = []
+    losses = list[float]()
     for number in range(n_dropped):
         step(f"choosing block {number + 1} of {n_dropped} to drop")
         base, without = _branch_losses(run, alive, sequences)
@@ -140,7 +140,9 @@ def _branch_losses(run: Blockwise, alive: Sequence[Block], sequences: Sequences)
 
 def block_magnitudes(model: ir.Model) -> Scores:
     """Sum of the absolute weights of each block's projections, ``[n_layers]``."""
-    return np.array([sum(_absolute(node) for node in block.nodes if node.op_type == "Linear") for block in blocks(model)])
+    return np.array(
+        [sum(_absolute(node) for node in block.nodes if node.op_type == "Linear") for block in blocks(model)]
+    )
 
 
 def _absolute(node: ir.Node) -> float:

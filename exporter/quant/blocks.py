@@ -82,7 +82,7 @@ def quantize_tensor(
             f"{source.name} cannot be quantized to {scheme.name}",
             expected=f"columns in multiples of {block_size}",
             found=n_cols,
-            hint="use f16 or bf16 for this model",
+            hint="use a smaller group size, or f16 or bf16, for this model",
         )
     shared = _SharedRows(source, scheme, rounding, importance)
     ints = RowTensor(f"{source.name}.ints", scheme.dtype, (n_rows, n_cols), lambda a, b: shared.blocks(a, b)[0])

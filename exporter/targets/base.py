@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from exporter.errors import TargetError
 
@@ -51,6 +52,23 @@ class Quant:
     max_abs: float | None = None
     max_activation: float | None = None
     residual_headroom: float = 1.0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Hardware, or a library that drives it, that an artifact can be made for; a row of ``exporter targets``.
+
+    Attributes:
+        name: What ``--backend`` takes.
+        devices: Where it runs.
+        runs_here: Whether the target's runtime on this machine can run it, so that its numbers are compared.
+        missing: What it would take to make artifacts for it; empty if they can be made.
+    """
+
+    name: str
+    devices: str
+    runs_here: bool
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +156,10 @@ class Plan(Protocol):
     def peak_bytes(self) -> int:
         """Predicted peak of anonymous memory while writing."""
 
+    @property
+    def requires(self) -> Mapping[str, Any]:
+        """What a runtime must have to run it, as the manifest lists it; empty where every runtime of a format does."""
+
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         """Write the files below ``folder``; ``progress`` gets the artifact's bytes as they are written."""
 
@@ -160,6 +182,12 @@ class Runtime(Protocol):
         by their published names inside the text.
         """
 
+    def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
+        """What the artifact says after a prompt when the likeliest token is always taken, as its users run it.
+
+        At most ``n_predict`` ids; a token that ends a generation ends it and is not among them.
+        """
+
     def eog_ids(self) -> list[int]:
         """Every token at which the runtime ends a generation."""
 
@@ -173,9 +201,12 @@ class Target(Protocol):
         quants: The capability table, by name.
         aliases: Names that this target's users know a row by -> the row's name.
         choices: Which of :attr:`Options.CHANGES_ROW` it follows.
+        suffix: What the names of its artifacts end in.
         default_quant: The row where ``--quant`` names none.
+        backends: What artifacts can be made for, by name; empty where that is no choice.
         language: Of :meth:`commands`, as Markdown names it.
         remarks: What a model card must say about every artifact of this target.
+        packages: Where apps get the runtime, in the release that was checked: package manager -> coordinate.
     """
 
     name: str
@@ -183,9 +214,12 @@ class Target(Protocol):
     quants: Mapping[str, Quant]
     aliases: Mapping[str, str]
     choices: frozenset[str] = frozenset()
+    suffix: str
     default_quant: str
+    backends: Mapping[str, Backend] = MappingProxyType({})
     language: str
     remarks: Sequence[str]
+    packages: Mapping[str, str]
 
     def resolve(self, name: str, options: Options) -> str | None:
         """The row that a user's name and choices mean, or ``None`` if this target has none.

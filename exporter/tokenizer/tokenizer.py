@@ -161,12 +161,15 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=False)
         return text
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+    def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any
+    ) -> str:
         """The prompt of a conversation; encode it with ``parse_special=True``.
 
         Args:
             messages: ``{"role": "system" | "user" | "assistant" | "tool", "content": text}`` in order.
             add_generation_prompt: End with the header of the assistant's turn.
+            variables: What else the template sees, such as ``strftime_now`` in place of the clock's.
 
         Raises:
             TokenizerError: There is no chat template, or it refuses these messages.
@@ -174,7 +177,7 @@ class Tokenizer:
         from exporter.tokenizer.chat import render
 
         names = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id}
-        variables = {f"{name}_token": self.piece(token_id) for name, token_id in names.items()}
+        variables = {f"{name}_token": self.piece(token_id) for name, token_id in names.items()} | variables
         return render(self.chat_template, messages, add_generation_prompt=add_generation_prompt, **variables)
 
     @cached_property

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -44,9 +43,7 @@ class Program:
 
     def forward(self, ids: Sequence[int], position: int) -> npt.NDArray[np.float32]:
         """Logits of the last token, ``[vocab_size]``."""
-        (scores,) = self.program.run_method("forward", (torch.tensor([list(ids)]), torch.tensor([position])))
-        found: npt.NDArray[np.float32] = scores.reshape(-1).numpy().copy()
-        return found
+        return worker.forward(self.program, ids, position)
 
     def logits(self, ids: Sequence[int], prefill: int) -> npt.NDArray[np.float32]:
         """Logits from position ``prefill - 1`` on: one batch, then token by token."""

@@ -13,7 +13,7 @@ from exporter.errors import RuntimeUnavailableError, TargetError
 from exporter.ir import ops
 from exporter.ir.spec import vocabulary
 from exporter.quant.apply import apply_recipe
-from exporter.quant.schemes import EMBEDDING, HEAD, INT4, INT8, INT8_ROWS, LINEAR, Recipe, Rule
+from exporter.quant.schemes import EMBEDDING, HEAD, INT8, INT8_ROWS, LINEAR, Recipe, Rule
 from exporter.targets.executorch import lower as lowering
 from exporter.targets.executorch import wheel
 from exporter.targets.executorch.capabilities import INT4_RECIPE, QUANTS
@@ -133,7 +133,7 @@ def test_a_rotation_of_anything_but_a_projection_is_refused() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe("embedding of 4 bits", (Rule(frozenset({EMBEDDING}), INT4), *INT4_RECIPE.rules)), "no kernel for"),
+        (Recipe("embedding in groups", (Rule(frozenset({EMBEDDING}), INT8), *INT4_RECIPE.rules)), "no kernel for"),
         (
             Recipe(
                 "groups of 8 bits", (Rule(frozenset({EMBEDDING}), INT8_ROWS), Rule(frozenset({LINEAR, HEAD}), INT8))

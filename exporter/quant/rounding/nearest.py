@@ -12,31 +12,37 @@ from exporter.quant.rounding.portable import portable, portable_scales
 from exporter.quant.schemes import Scheme
 from exporter.simd.functions import jit, largest, load32, maximum, minimum, nearest_int, smallest, store_bytes
 
-GROUP = 32
-"""The group size the kernel is written for: one vector of lanes."""
+_LANES = 32
+"""Columns of one vector."""
 
 
 @jit
-def _kernel(x: Floats, qmin: np.float32, qmax: np.float32, ints: Any, scales: Floats) -> None:
-    """Quantize ``x [n * 32]`` into ``ints [n * 32]`` bytes and ``scales [n]``."""
+def _kernel(x: Floats, size: int, qmin: np.float32, qmax: np.float32, ints: Any, scales: Floats) -> None:
+    """Quantize ``x [n * size]`` into ``ints [n * size]`` bytes and ``scales [n]``."""
     for group in range(len(scales)):
-        weights = load32(x, group * GROUP)
-        low, high = min(smallest(weights), np.float32(0)), max(largest(weights), np.float32(0))
+        at = group * size
+        low, high = np.float32(0), np.float32(0)
+        for part in range(at, at + size, _LANES):
+            weights = load32(x, part)
+            low, high = min(smallest(weights), low), max(largest(weights), high)
         scale = portable(max(high / qmax, low / qmin))
         scales[group] = scale
-        levels = nearest_int(weights * (np.float32(1) / scale))
-        store_bytes(ints, group * GROUP, minimum(maximum(levels, qmin), qmax))
+        for part in range(at, at + size, _LANES):
+            levels = nearest_int(load32(x, part) * (np.float32(1) / scale))
+            store_bytes(ints, part, minimum(maximum(levels, qmin), qmax))
 
 
 def quantize(rows: Floats, importance: Floats, scheme: Scheme) -> tuple[npt.NDArray[np.int8], Floats]:
-    """See :mod:`exporter.quant.rounding`; importance changes nothing here. Groups are 32 columns or whole rows."""
+    """See :mod:`exporter.quant.rounding`; importance changes nothing here. Groups: multiples of 32, or whole rows."""
     if scheme.group_size is None:
         return _whole_rows(rows, scheme)
     n, k = rows.shape
+    size = scheme.group_size
     ints = np.empty((n, k), np.int8)
-    scales = np.empty((n, k // GROUP), np.float32)
+    scales = np.empty((n, k // size), np.float32)
     flat = np.ascontiguousarray(rows, np.float32).reshape(-1)
-    _kernel(flat, np.float32(scheme.qmin), np.float32(scheme.qmax), ints.reshape(-1).view(np.uint8), scales.reshape(-1))
+    limits = np.float32(scheme.qmin), np.float32(scheme.qmax)
+    _kernel(flat, size, *limits, ints.reshape(-1).view(np.uint8), scales.reshape(-1))
     return ints, scales
 
 

@@ -63,7 +63,7 @@ class Layout:
 
     @cached_property
     def head(self) -> bytes:
-        flatbuffer = wheel.encode(wheel.PROGRAM, self._document())
+        flatbuffer = wheel.encode(wheel.PROGRAM, self.document)
         size = len(flatbuffer) + HEADER
         base = aligned(size)
         header = b"eh00" + b"".join(
@@ -85,7 +85,9 @@ class Layout:
         before = sum(aligned(len(data)) for data in self._delegates)
         return len(self.head) - before + self._segment_bytes
 
-    def _document(self) -> dict[str, Any]:
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The flatbuffer's tables."""
         segments = []
         at = 0
         for data in self._delegates:

@@ -10,7 +10,7 @@ Activations are ``[tokens, width]`` everywhere but in the attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,10 +22,10 @@ from exporter.ir.build import config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
-from exporter.targets.executorch.program import CHAR, FLOAT, LONG, Call, Program, Tensor
+from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, Call, Program, Tensor
 from exporter.targets.executorch.rotary import rotary_tables
-from exporter.targets.executorch.subgraph import TOKENS, Constant, Subgraph
-from exporter.targets.executorch.weights import Weight, float_weight, int4_groups, int8_rows
+from exporter.targets.executorch.subgraph import TOKENS, Constant, Shape, Subgraph
+from exporter.targets.executorch.weights import Weight, float_weight, int4_groups, int4_table, int8_rows
 from exporter.tensors import RowTensor, from_array, permute_rows
 
 EPSILON = "norm_eps"
@@ -140,14 +140,15 @@ class _Lowering:
         """The blobs of a weight; one that is there already, by its name, is shared."""
         return self.weights.setdefault(weight.blobs[0].key, weight).blobs
 
-    def stored(self, weight: Weight, shapes: list[tuple[int, ...]], dtypes: list[int]) -> list[Tensor]:
+    def stored(self, weight: Weight, shapes: Sequence[Shape], dtypes: Sequence[int]) -> list[Tensor]:
         """A weight as constants of the program: what its own kernels read, and what delegates do not pack.
 
         XNNPACK's backend frees what it read under a name as soon as it has packed it; an addend or a factor is never
         packed, so that its memory would be gone (measured with ExecuTorch 1.4.0: a crash).
         """
         found = []
-        for blob, shape, dtype in zip(self.weight(weight), shapes, dtypes, strict=True):
+        # What follows the program's own blobs is for delegates.
+        for blob, shape, dtype in zip(self.weight(weight), shapes, dtypes, strict=False):
             if blob.key not in self.constants:
                 number = len(self.constants) + 1
                 self.constants[blob.key] = self.program.tensor(shape, dtype, buffer=number, name=blob.key)
@@ -168,6 +169,16 @@ def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
 
 
+def _is_matrix(table: ir.Value) -> bool:
+    """Whether an embedding is tied to a head."""
+    return any(user.op_type == "Linear" for user, _ in table.uses())
+
+
+def _is_table(weight: ir.Value) -> bool:
+    """Whether a matrix is tied to the embedding."""
+    return any(user.op_type == "Embedding" for user, _ in weight.uses())
+
+
 def _embedding(low: _Lowering, node: ir.Node) -> None:
     table = _operand(node, 1)
     name = str(table.name)
@@ -176,18 +187,25 @@ def _embedding(low: _Lowering, node: ir.Node) -> None:
     found = program.tensor((1, TOKENS, width))
     if is_quantized(table):
         ints, scales, block = quantized_parts(table)
-        if ints.dtype != ir.DataType.INT8 or block != width:
+        if ints.dtype == ir.DataType.INT8 and block == width:
+            kernel = "embedding_byte"
+            stored = low.stored(int8_rows(name, ints, scales), [(n_rows, width), (n_rows,)], [CHAR, FLOAT])
+        elif ints.dtype == ir.DataType.INT4 and block % _GROUP_MULTIPLE == 0:
+            kernel = "embedding_4bit"
+            shapes = [(n_rows, width // 2), (n_rows, width // block)]
+            stored = low.stored(int4_table(name, ints, scales, shared=_is_matrix(table)), shapes, [BYTE, HALF])
+        else:
             raise TargetError(
-                f"XNNPACK has no kernel for {name}",
-                expected="8 bits with a scale a row",
+                f"ExecuTorch has no kernel for {name}",
+                expected="8 bits with a scale a row, or 4 bits in groups of a multiple of 32",
                 found=f"{ints.dtype.name} in groups of {block}",
                 hint=_HINT,
             )
-        weight, steps = low.stored(int8_rows(name, ints, scales), [(n_rows, width), (n_rows,)], [CHAR, FLOAT])
+        # The kernels know the range of their integers and do not look at what they are told of it.
         none, unused, dtype = program.null(), program.integer(0), program.integer(FLOAT)
         program.kernel(
-            "quantized_decomposed::embedding_byte", "dtype_out",
-            [weight, steps, none, unused, unused, low.tokens, dtype], found,
+            f"quantized_decomposed::{kernel}", "dtype_out",
+            [*stored, none, unused, unused, low.tokens, dtype], found,
         )  # fmt: skip
     else:
         (weight,) = low.stored(float_weight(name, row_tensor(table)), [(n_rows, width)], [FLOAT])
@@ -241,7 +259,12 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
         if ints.dtype == ir.DataType.INT8 and block == shape[1]:
             filter_ = graph.int8_rows(low.weight(int8_rows(name, *parts)), shape)
         elif ints.dtype == ir.DataType.INT4 and block % _GROUP_MULTIPLE == 0:
-            filter_ = graph.int4_groups(low.weight(int4_groups(name, *parts)), shape, block)
+            if _is_table(weight):
+                packed, _, steps = low.weight(int4_table(name, *parts, shared=True))
+                x = _swapped_pairs(graph, x)
+            else:
+                packed, steps = low.weight(int4_groups(name, *parts))
+            filter_ = graph.int4_groups((packed, steps), shape, block)
         else:
             raise TargetError(
                 f"XNNPACK has no kernel for {name}",
@@ -253,6 +276,18 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
     low.define(node.outputs[0], y)
     if ops.is_head(node):
         low.program.output(low.exported(node.outputs[0]))
+
+
+def _swapped_pairs(graph: Subgraph, x: int) -> int:
+    """``x [n, width]`` as a matrix wants it whose integers are the embedding's: its columns are exchanged in pairs.
+
+    The two kernels read the halves of a byte in opposite order. The head multiplies one token, so that moving its input
+    costs nothing against storing the largest matrix twice.
+    """
+    n, width = graph.shape(x)
+    pairs = graph.reshape(x, (n, width // 2, 2))
+    swapped = graph.joined(graph.columns(pairs, 1, 2), graph.columns(pairs, 0, 1))
+    return graph.reshape(swapped, (n, width))
 
 
 def _rope(low: _Lowering, node: ir.Node) -> None:

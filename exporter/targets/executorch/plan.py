@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -12,11 +13,12 @@ from exporter.ir.build import config_of, set_config
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
-from exporter.targets.executorch import files, wheel
+from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.executorch.layout import Layout
 from exporter.targets.executorch.lower import lower
 from exporter.targets.executorch.program import Constants
+from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.executorch.rotary import COS, SIN
 from exporter.targets.hf_files import model_config
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
@@ -37,7 +39,7 @@ class ExecuTorchPlan:
         options: Worker threads.
 
     Raises:
-        GraphError, TargetError: If the row cannot hold this model.
+        GraphError, TargetError: If the row cannot hold this model, or a phone's runtime cannot run its program.
         RuntimeUnavailableError: See :func:`exporter.targets.executorch.wheel.require`.
     """
 
@@ -51,6 +53,9 @@ class ExecuTorchPlan:
         set_config(self._model, config.replace(max_seq_len=files.context_length(config)))
         self._lowered = lower(self._model)
         self._layout = Layout(self._lowered, constant_values(self._model, subject.tokenizer))
+        self._releases = [RELEASES[key] for key in backends.get(backends.DEFAULT).releases]
+        self._needs = preflight.needs(self._layout.document["execution_plan"])
+        preflight.require(self._needs, self._releases)
         self._path = f"{files.FOLDER}/{subject.info.name}-{quant.name.upper()}.pte"
 
     @property
@@ -74,6 +79,10 @@ class ExecuTorchPlan:
         waiting = max(sum(blob.nbytes for blob in w.blobs[1:]) for w in self._lowered.weights)
         in_flight = (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT
         return anonymous_bytes() + _KERNEL_BYTES + in_flight + waiting + len(self._layout.head)
+
+    @property
+    def requires(self) -> Mapping[str, Any]:
+        return preflight.described(self._needs, self._releases)
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from exporter.targets.executorch.subgraph import Shape, Subgraph
 
-FLOAT, LONG, CHAR = 6, 4, 1
+FLOAT, HALF, LONG, CHAR, BYTE = 6, 5, 4, 1, 0
 """``exir/scalar_type.py``."""
-ITEM_BYTES = {FLOAT: 4, LONG: 8, CHAR: 1}
+ITEM_BYTES = {FLOAT: 4, HALF: 2, LONG: 8, CHAR: 1, BYTE: 1}
 _ALIGNMENT = 64
 """Of tensors in the planned memory; a cache line, and more than any kernel asks for."""
 _OVERREAD = 64
@@ -32,7 +32,7 @@ class Tensor:
 
     Attributes:
         shape: ``0`` stands for the number of tokens.
-        dtype: ``FLOAT``, ``LONG`` or ``CHAR``.
+        dtype: ``FLOAT``, ``LONG`` and so on.
         value: Its index in the program's values.
         buffer: Index of its constant; 0 if it is none.
         first: Index of the instruction that writes it; ``None`` for inputs and constants.

@@ -25,10 +25,15 @@ from exporter.names import EMBEDDING, HEAD
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
 from exporter.targets.executorch.rotary import COS, SIN
-from exporter.targets.executorch.weights import unpack_4
+from exporter.targets.executorch.weights import swap_pairs, unpack_4
 from exporter.tensors import Array, RowTensor, permute_rows
 
-_DTYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "CHAR": np.dtype(np.int8)}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "FLOAT": np.dtype(np.float32),
+    "HALF": np.dtype(np.float16),
+    "CHAR": np.dtype(np.int8),
+    "BYTE": np.dtype(np.uint8),
+}
 
 _HEAD_BYTES = 40
 """The flatbuffer's first eight bytes and the header that is inserted there."""
@@ -134,7 +139,8 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
     described = parse_config(Fields(read_json(path), path))
     attentions = list(file.calls("llama::custom_sdpa"))
     query, cache = attentions[0][0]["sizes"], attentions[0][1]["sizes"]
-    vocab_size, dim = next(iter(_embedding(file)))["sizes"]
+    table, *_, embedded = _embedding(file)
+    vocab_size, dim = table["sizes"][0], embedded["sizes"][-1]
     matrices = {_name(filter_): _tensor(filter_)["dims"] for filter_ in file.filters}
     config = ModelConfig(
         dim=dim,
@@ -159,8 +165,15 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
     return config
 
 
+_EMBEDDINGS = (
+    "aten::embedding",
+    "quantized_decomposed::embedding_byte",
+    "quantized_decomposed::embedding_4bit",
+)
+
+
 def _embedding(file: PteFile) -> list[dict[str, Any]]:
-    calls = [*file.calls("aten::embedding"), *file.calls("quantized_decomposed::embedding_byte")]
+    calls = [call for operator in _EMBEDDINGS for call in file.calls(operator)]
     if len(calls) != 1:
         raise CheckpointError("the program has no embedding", expected="one", found=len(calls))
     return calls[0]
@@ -184,14 +197,22 @@ def read_weights(file: PteFile, config: ModelConfig) -> dict[str, RowTensor]:
         if name.endswith("norm.weight") or name == EMBEDDING
     }
     if f"{EMBEDDING}.ints" in file.tensors:
-        found[EMBEDDING] = _rows(EMBEDDING, file.tensors[f"{EMBEDDING}.ints"], file.tensors[f"{EMBEDDING}.scales"])
+        found[EMBEDDING] = _table(file.tensors[f"{EMBEDDING}.ints"], file.tensors[f"{EMBEDDING}.scales"])
     for filter_ in file.filters:
         name, tensor = _name(filter_), _decoded(file, filter_)
+        if name == EMBEDDING:
+            # A head whose integers are the embedding's 4-bit ones multiplies with columns exchanged in pairs.
+            found[name] = _same(found[name], _swapped(tensor) if _is_4_bit(filter_) else tensor)
+            continue
         heads = {"wq": config.n_heads, "wk": config.n_kv_heads}.get(name.split(".")[-2])
         if heads is not None:
             tensor = permute_rows(tensor, interleaved_from_half(heads, config.head_dim))
         found[name] = tensor
     return found
+
+
+def _is_4_bit(filter_: _Filter) -> bool:
+    return bool(_tensor(filter_)["datatype"] == "xnn_datatype_qbint4")
 
 
 def _decoded(file: PteFile, filter_: _Filter) -> RowTensor:
@@ -204,17 +225,47 @@ def _decoded(file: PteFile, filter_: _Filter) -> RowTensor:
     steps = file.named[filter_.constants[parameters["scale_buffer_idx"]]["named_key"]]
     if tensor["datatype"] == "xnn_datatype_qcint8":
         return _rows(name, data.view(np.int8).reshape(n_rows, n_cols), steps.view(np.float32))
-    if tensor["datatype"] != "xnn_datatype_qbint4":
+    if not _is_4_bit(filter_):
         raise CheckpointError(f"{name} is stored in a type that is not known here", found=tensor["datatype"])
-    packed, group = data.reshape(n_rows, n_cols // 2), parameters["group_size"]
-    scales = steps.view(ml_dtypes.bfloat16).reshape(n_rows, n_cols // group)
+    scales = steps.view(ml_dtypes.bfloat16).reshape(n_rows, n_cols // parameters["group_size"])
+    return _groups(name, data.reshape(n_rows, n_cols // 2), scales)
+
+
+def _table(ints: Array, scales: Array) -> RowTensor:
+    """The embedding of a program that reads integers."""
+    return _rows(EMBEDDING, ints, scales) if ints.dtype == np.int8 else _swapped(_groups(EMBEDDING, ints, scales))
+
+
+def _same(table: RowTensor, matrix: RowTensor) -> RowTensor:
+    """A tied embedding: what its kernel decodes, which the head must decode as well.
+
+    Raises:
+        CheckpointError: On reading rows that the two decode differently.
+    """
 
     def read(start: int, stop: int) -> Array:
-        blocks = unpack_4(np.asarray(packed[start:stop])).reshape(stop - start, -1, group).astype(np.float32)
-        values: Array = (blocks * scales[start:stop].astype(np.float32)[:, :, None]).reshape(stop - start, n_cols)
+        rows = table.rows(start, stop)
+        if not np.array_equal(rows, matrix.rows(start, stop)):
+            raise CheckpointError("embedding and head share their integers and not their scales", found=EMBEDDING)
+        return rows
+
+    return RowTensor(EMBEDDING, ir.DataType.FLOAT, table.dims, read)
+
+
+def _swapped(tensor: RowTensor) -> RowTensor:
+    return RowTensor(str(tensor.name), tensor.dtype, tensor.dims, lambda a, b: swap_pairs(tensor.rows(a, b)))
+
+
+def _groups(name: str, packed: Array, scales: Array) -> RowTensor:
+    """4-bit integers ``[rows, columns / 2]``, the even column in the lower half, times scales ``[rows, groups]``."""
+    shape = len(packed), 2 * packed.shape[1]
+
+    def read(start: int, stop: int) -> Array:
+        ints = unpack_4(np.asarray(packed[start:stop])).reshape(stop - start, scales.shape[1], -1)
+        values: Array = (ints * scales[start:stop].astype(np.float32)[:, :, None]).reshape(stop - start, shape[1])
         return values
 
-    return RowTensor(name, ir.DataType.FLOAT, (n_rows, n_cols), read)
+    return RowTensor(name, ir.DataType.FLOAT, shape, read)
 
 
 def _plain(name: str, array: Array) -> RowTensor:

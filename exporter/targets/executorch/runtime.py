@@ -49,20 +49,24 @@ class ExecuTorch:
         Raises:
             TargetError: If there are more tokens than the cache has positions, or ExecuTorch fails.
         """
-        context = self.constants["get_max_context_len"]
-        if len(token_ids) > context:
-            raise TargetError(
-                "the text is longer than the program's cache",
-                expected=f"at most {context} tokens",
-                found=len(token_ids),
-                hint="export it again with a longer context",
-            )
+        self._require_room(len(token_ids))
         with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
             out = Path(folder, "logits.npy")
             ids = [int(i) for i in token_ids]
             self._ask("logits", ids=ids, prefill=len(ids) if prefill is None else prefill, out=str(out))
             found: npt.NDArray[np.float32] = np.load(out)
             return found
+
+    def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
+        """See :class:`exporter.targets.base.Runtime`; the prompt enters in one batch.
+
+        Raises:
+            TargetError: If prompt and answer do not fit into the cache, or ExecuTorch fails.
+        """
+        self._require_room(len(token_ids) + n_predict)
+        ids = [int(i) for i in token_ids]
+        found: list[int] = self._ask("greedy", ids=ids, n_predict=n_predict, stops=self.eog_ids())
+        return found
 
     def tokenize(
         self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False
@@ -91,6 +95,16 @@ class ExecuTorch:
         tokenizer = str(self.path.parent / "tokenizer.json")
         said: str = self._ask("generate", prompt=prompt, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
         return said
+
+    def _require_room(self, n_tokens: int) -> None:
+        context = self.constants["get_max_context_len"]
+        if n_tokens > context:
+            raise TargetError(
+                "the text is longer than the program's cache",
+                expected=f"at most {context} tokens",
+                found=n_tokens,
+                hint="export it again with a longer context",
+            )
 
     def _ask(self, request: str, **arguments: Any) -> Any:
         question = json.dumps({"request": request, "model": str(self.path), **arguments})

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exporter.ir.build import config_of
-from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
+from exporter.targets.base import Backend, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.executorch import files as shared
 from exporter.targets.executorch import reading, runtime, variants, wheel
+from exporter.targets.executorch.backends import BACKENDS
 from exporter.targets.executorch.capabilities import ALIASES, QUANTS, ExecuTorchQuant
 from exporter.targets.executorch.plan import ExecuTorchPlan
 
@@ -28,9 +29,15 @@ class _ExecuTorch(Target):
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = ALIASES
     choices = frozenset({"group_size", "embedding"})
+    suffix = ".pte"
     default_quant = "int4"
+    backends: Mapping[str, Backend] = BACKENDS
     language = "python"
     remarks = REMARKS
+    packages: Mapping[str, str] = {
+        "maven": f"org.pytorch:executorch-android:{wheel.RELEASE}",
+        "swift": f"https://github.com/pytorch/executorch#swiftpm-{wheel.RELEASE}",
+    }
 
     def resolve(self, name: str, options: Options) -> str | None:
         variant = variants.parse(self.aliases.get(name, name))

@@ -48,7 +48,7 @@ class Variant:
         """
         row = QUANTS[self.base]
         rules = row.recipe.rules
-        summary = row.summary
+        summary, max_rounding = row.summary, row.max_rounding
         if self.group_size not in (None, INT4.group_size):
             _require_group(self.group_size)
             if not any(rule.encoding == INT4 for rule in rules):
@@ -68,7 +68,10 @@ class Variant:
                 )
             rules = (Rule(frozenset({EMBEDDING}), _int4(self.embedding_group)), *rules)
             summary += f"; embedding 4-bit, group {self.embedding_group}"
-        return dataclasses.replace(row, name=self.name, summary=summary, recipe=Recipe(self.name, rules))
+            max_rounding = QUANTS["int4"].max_rounding
+        return dataclasses.replace(
+            row, name=self.name, summary=summary, max_rounding=max_rounding, recipe=Recipe(self.name, rules)
+        )
 
 
 def parse(name: str) -> Variant | None:

@@ -2,7 +2,8 @@
 
 XNNPACK packs weights again when it loads them; what it takes is plain: float32 and int8 row by row, and two 4-bit
 integers a byte, the even column in the lower half, each 8 more than its value
-(``backends/xnnpack/operators/node_visitor.py``, ``convert_to_qc4w``).
+(``backends/xnnpack/operators/node_visitor.py``, ``convert_to_qc4w``). The embedding kernel wants the even column in the
+upper half (``kernels/quantized/cpu/embeddingxb.cpp``).
 """
 
 from __future__ import annotations
@@ -57,16 +58,35 @@ def int4_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
     return Weight(blobs, tuple(_tasks(ints, scales, pack_4, lambda s: s.astype(ml_dtypes.bfloat16))))
 
 
+def int4_table(name: str, ints: RowTensor, scales: RowTensor, *, shared: bool) -> Weight:
+    """``<name>.ints`` uint8 ``[rows, width / 2]`` and ``<name>.scales`` float16 ``[rows, width / group]``.
+
+    A table that is a matrix of XNNPACK as well (``shared``) has ``<name>.bf16_scales`` besides. To XNNPACK its integers
+    are a matrix whose columns are exchanged in pairs.
+    """
+    blobs = [Constant(f"{name}.ints", int(ints.size) // 2), Constant(f"{name}.scales", 2 * int(scales.size))]
+    casts = [lambda s: s.astype(np.float16), lambda s: s.astype(ml_dtypes.bfloat16)][: 1 + shared]
+    if shared:
+        blobs.append(Constant(f"{name}.bf16_scales", 2 * int(scales.size)))
+    return Weight(tuple(blobs), tuple(_tasks(ints, scales, lambda q: pack_4(swap_pairs(q)), *casts)))
+
+
 def _tasks(
-    ints: RowTensor, scales: RowTensor, pack: Callable[[Array], Array], cast: Callable[[Array], Array]
+    ints: RowTensor, scales: RowTensor, pack: Callable[[Array], Array], *casts: Callable[[Array], Array]
 ) -> Iterator[Task]:
     def encode(start: int, stop: int) -> tuple[Array, ...]:
         # The integers first: reading them computes the scales of the same rows as well.
-        packed = pack(ints.rows(start, stop))
-        return packed, cast(scales.rows_f32(start, stop))
+        packed, steps = pack(ints.rows(start, stop)), scales.rows_f32(start, stop)
+        return packed, *(cast(steps) for cast in casts)
 
     for start, stop in ints.row_ranges():
         yield lambda a=start, b=stop: encode(a, b)  # type: ignore[misc]
+
+
+def swap_pairs(rows: Array) -> Array:
+    """``[n, k]`` with columns 0 and 1 exchanged, 2 and 3, and so on."""
+    swapped: Array = rows.reshape(len(rows), -1, 2)[:, :, ::-1].reshape(rows.shape)
+    return swapped
 
 
 def pack_4(ints: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

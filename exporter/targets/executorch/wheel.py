@@ -20,6 +20,9 @@ PACKAGE = "executorch"
 CHECKED = {"1.4.0": "2.13.0"}
 """executorch release -> the torch release whose C++ interface its libraries were built against."""
 
+RELEASE = next(iter(CHECKED))
+"""What apps should link."""
+
 PROGRAM = Path("exir/_serialize/program.fbs")
 """Schema of a ``.pte`` file."""
 XNNPACK = Path("backends/xnnpack/serialization/schema.fbs")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from exporter.targets.executorch import wheel
 
@@ -41,21 +43,33 @@ def call(program: Any, method: str) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
-def logits(request: Request) -> None:
-    """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.logits`; saves the array as ``request["out"]``."""
+def forward(program: Any, ids: Sequence[int], position: int) -> npt.NDArray[np.float32]:
+    """Logits of the last token, ``[vocab_size]``."""
     import torch
 
+    (scores,) = program.run_method("forward", (torch.tensor([list(ids)]), torch.tensor([position])))
+    found: npt.NDArray[np.float32] = scores.reshape(-1).numpy().copy()
+    return found
+
+
+def logits(request: Request) -> None:
+    """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.logits`; saves the array as ``request["out"]``."""
     program = open_program(request["model"])
     ids, prefill = request["ids"], request["prefill"]
-
-    def forward(start: int, stop: int) -> Any:
-        (scores,) = program.run_method("forward", (torch.tensor([ids[start:stop]]), torch.tensor([start])))
-        return scores.reshape(-1).numpy().copy()
-
-    rows = [forward(i, i + 1) for i in range(prefill - 1)]
-    rows.append(forward(0, prefill))
-    rows += [forward(i, i + 1) for i in range(prefill, len(ids))]
+    rows = [forward(program, ids[i : i + 1], i) for i in range(prefill - 1)]
+    rows.append(forward(program, ids[:prefill], 0))
+    rows += [forward(program, ids[i : i + 1], i) for i in range(prefill, len(ids))]
     np.save(request["out"], np.stack(rows))
+
+
+def greedy(request: Request) -> list[int]:
+    """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.greedy`."""
+    program, ids, found = open_program(request["model"]), request["ids"], list[int]()
+    scores = forward(program, ids, 0)
+    while len(found) < request["n_predict"] and (token := int(scores.argmax())) not in request["stops"]:
+        found.append(token)
+        scores = forward(program, [token], len(ids) + len(found) - 1)
+    return found
 
 
 def constants(request: Request) -> dict[str, Any]:
@@ -75,7 +89,7 @@ def generate(request: Request) -> str:
     return "".join(said)
 
 
-REQUESTS = {"logits": logits, "constants": constants, "generate": generate}
+REQUESTS: dict[str, Callable[[Request], Any]] = {f.__name__: f for f in (logits, greedy, constants, generate)}
 
 
 def main() -> None:

@@ -97,6 +97,10 @@ class GgufPlan:
         # What reading this source has taken so far is known exactly: no other number covers torch and a vocabulary.
         return anonymous_bytes() + _KERNEL_BYTES + in_flight
 
+    @property
+    def requires(self) -> Mapping[str, Any]:
+        return {}
+
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         planned = self.files
         writer, heads = self._opened

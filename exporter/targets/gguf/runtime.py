@@ -150,6 +150,10 @@ class LlamaCpp:
         limits = {"n_predict": n_predict, "n_threads": self.n_threads}
         return Generation(**self._ask("generate", prompt=tokens, add_special=add_special, **limits))
 
+    def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
+        """See :class:`exporter.targets.base.Runtime`."""
+        return self.generate(token_ids, n_predict).ids
+
     def metadata(self) -> dict[str, str]:
         """Every scalar key of the file as llama.cpp prints it; arrays are left out."""
         values: dict[str, str] = self._ask("metadata")["metadata"]

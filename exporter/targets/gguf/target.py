@@ -22,9 +22,11 @@ class _Gguf(Target):
     summary = "desktops and servers: llama.cpp, Ollama, LM Studio"
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = {}
+    suffix = ".gguf"
     default_quant = "q4_k_m"
     language = "sh"
     remarks: Sequence[str] = ()
+    packages: Mapping[str, str] = {"llama.cpp": next(iter(llama_cpp.RELEASES.values())).build}
 
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
         row = QUANTS[self.quant(quant).name]

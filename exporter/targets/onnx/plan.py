@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -150,6 +151,10 @@ class OnnxPlan:
             + (self._options.jobs + 2) * CHUNK_WEIGHTS * _BYTES_PER_WEIGHT
             + max(waiting, sum(whole))
         )
+
+    @property
+    def requires(self) -> Mapping[str, Any]:
+        return {}
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / repository.MODELS).mkdir(parents=True, exist_ok=True)

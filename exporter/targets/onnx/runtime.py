@@ -127,6 +127,18 @@ class OnnxRuntime:
             found.append(scores[0])
         return np.concatenate(found)
 
+    def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
+        stops, found = set(self.eog_ids()), list(token_ids)
+        cache, start = None, 0
+        while len(found) < len(token_ids) + n_predict:
+            step = np.array([found[start:]], np.int64)
+            start = len(found)
+            scores, cache = self.run(step, np.ones((1, start), np.int64), cache, keep=1)
+            if (token := int(scores[0, -1].argmax())) in stops:
+                break
+            found.append(token)
+        return found[len(token_ids) :]
+
     def tokenize(
         self, texts: Sequence[str], *, add_special: bool = False, parse_special: bool = False
     ) -> list[list[int]]:

@@ -27,9 +27,11 @@ class _Onnx(Target):
     summary = "browsers and Node.js: Transformers.js, ONNX Runtime"
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = ALIASES
+    suffix = ".onnx"
     default_quant = "int4"
     language = "js"
     remarks = REMARKS
+    packages: Mapping[str, str] = {"npm": "@huggingface/transformers@4.3.1"}
 
     def plan(self, subject: Subject, quant: str, options: Options) -> OnnxPlan:
         return OnnxPlan(subject, QUANTS[self.quant(quant).name], options)
