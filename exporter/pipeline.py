@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from exporter import card, manifest, parity, targets
-from exporter.artifact import MANIFEST, Staging, sha256_file, staging
+from exporter.artifact import MANIFEST, FileHashes, Staging, staging
 from exporter.errors import ExporterError, OutputError, TargetError
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
@@ -123,22 +121,6 @@ def predict(request: Request) -> tuple[Source, list[Prediction]]:
     return source, predictions
 
 
-class _Hashes:
-    """SHA-256 of the source files, computed on a thread while the artifacts are made."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash-source")
-        self._cancelled = threading.Event()
-        self._futures = {file: self._pool.submit(sha256_file, file, self._cancelled) for file in files}
-
-    def result(self) -> dict[Path, str]:
-        return {file: future.result() for file, future in self._futures.items()}
-
-    def close(self) -> None:
-        self._cancelled.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
 def export(request: Request, reporter: Reporter) -> list[Result]:
     """Export a model.
 
@@ -163,7 +145,7 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     shared = SharedFiles(source, (target for target, _ in cells))
     shared.render(_planned(plans, kept))
     _refuse_strangers(request, shared, old)
-    hashes = _Hashes(source.checkpoint.files)
+    hashes = FileHashes(source.checkpoint.files)
     try:
         with staging(request.out) as stage:
             shared.stage(stage)
