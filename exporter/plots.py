@@ -88,10 +88,11 @@ def block_scores(
         if row == "blocks":
             colours = ["tab:red" if i in dropped else "tab:blue" for i in range(len(scores))]
             axes.bar(range(len(scores)), scores, color=colours)
-            axes.set(ylabel=f"{method} (red: dropped)", title=model)
+            axes.set_title(f"{model}: {method}; red blocks are dropped", fontsize=10)
         else:
             axes.bar(range(len(kept_share)), [100 * share for share in kept_share], color="tab:green")
-            axes.set(ylabel="% of the neurons' scores kept", ylim=(0, 100))
+            axes.set_ylim(0, 100)
+            axes.set_title(f"{model}: share of the neurons' scores that is kept, %", fontsize=10)
         axes.set_xlabel("block")
         axes.grid(visible=True, axis="y", alpha=0.3)
     _save(figure, path)

@@ -33,7 +33,7 @@ def _prune_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Tokens that the head keeps: a grammar (.gbnf), or a text that has them all."),
         click.option("--layers", type=int, help="Blocks to keep."),
         click.option("--ffn", type=int, help="Neurons of every MLP to keep."),
-        click.option("--force", is_flag=True, help="Write into a folder that holds something."),
+        click.option("--force", is_flag=True, help="Replace a pruned model that is there."),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -112,9 +112,10 @@ def _run(
     quiet: bool,
 ) -> None:
     """Open, prune, save and report; everything that can be refused is refused before the work."""
-    from exporter.calibration import CalibrationError, read_calibration
+    from exporter.errors import CalibrationError
     from exporter.prune_guard import folder
     from exporter.prune_guard.prune import prune as run
+    from exporter.prune_guard.sequences import read_calibration
     from exporter.source import SourceOptions, open_source
 
     reporter = open_reporter(verbose, quiet)

@@ -17,7 +17,7 @@ from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.blocks import Block, blocks
 from exporter.ir.build import config_of
-from exporter.ir.interpreter import SLAB_BYTES, Observer, Operand, evaluate
+from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate
 from exporter.ir.weights import float_rows, is_quantized
 from exporter.tensors import RowTensor, from_array
 
@@ -48,8 +48,9 @@ class Blockwise:
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """The residual stream before the first block; reads the rows of these tokens only."""
         entry = self._embedding.outputs[0]
-        known: dict[ir.Value, Operand] = {self._tokens: torch.tensor([list(token_ids)], dtype=torch.int64)}
-        return evaluate([self._embedding], known, [entry])[entry]
+        values = {self._tokens: torch.tensor([list(token_ids)], dtype=torch.int64)}
+        evaluate([self._embedding], values, [entry])
+        return values[entry]
 
     def load(self, block: Block) -> LoadedBlock:
         """Read the weights of a block."""
@@ -61,7 +62,9 @@ class Blockwise:
         entry, last = self.blocks[-1].output, self._head.inputs[0]
         if last is None:
             raise GraphError(f"node {self._head.name} (Linear) lacks its operand")
-        return evaluate(self._norms, {entry: stream}, [last])[last]
+        values = {entry: stream}
+        evaluate(self._norms, values, [last])
+        return values[last]
 
     @torch.no_grad()
     def losses(self, streams: Iterable[torch.Tensor], sequences: Iterable[Sequence[int]]) -> list[torch.Tensor]:
@@ -106,14 +109,16 @@ class LoadedBlock:
     def __init__(self, block: Block, positions: ir.Value, cache: torch.Tensor) -> None:
         self.block = block
         self._positions = positions
-        self._known: dict[ir.Value, Operand] = {**_in_memory(block.nodes)}
-        self._known |= {value: cache for value in block.attention.inputs[3:] if value is not None}
+        self._weights = _in_memory(block.nodes)
+        self._caches = {value: cache for value in block.attention.inputs[3:] if value is not None}
 
     def __call__(self, stream: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
         """The residual stream after the block, ``[1, n_tokens, dim]``; ``observe`` sees what its nodes give."""
         positions = torch.arange(stream.shape[1], dtype=torch.int64)[None]
-        known = {**self._known, self._positions: positions, self.block.input: stream}
-        return evaluate(self.block.nodes, known, [self.block.output], observe)[self.block.output]
+        values = {**self._caches, self._positions: positions, self.block.input: stream}
+        output = self.block.output
+        evaluate(self.block.nodes, values, [output], weights=self._weights.__getitem__, observe=observe)
+        return values[output]
 
 
 def _in_memory(nodes: Iterable[ir.Node]) -> dict[ir.Value, RowTensor]:

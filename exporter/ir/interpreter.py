@@ -8,7 +8,7 @@ memory still runs. Arithmetic is float32 whatever the weights are stored in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,48 @@ Observer = Callable[[ir.Node, torch.Tensor], None]
 """Called with every node and its first output."""
 
 
+Operands = Callable[[ir.Value], Operand]
+"""How a weight operand is read; :func:`exporter.ir.weights.float_rows` streams it from wherever it lies."""
+
+
 @torch.no_grad()
+def evaluate(
+    nodes: Sequence[ir.Node],
+    values: dict[ir.Value, torch.Tensor],
+    keep: Collection[ir.Value],
+    *,
+    weights: Operands = float_rows,
+    observe: Observer | None = None,
+) -> None:
+    """Run nodes in order.
+
+    Args:
+        nodes: Of a graph that ``verify`` accepts, in its order.
+        values: What the nodes read besides weights; gains what they make and loses what none of the rest reads.
+        keep: Values that stay nevertheless.
+        weights: Where weights are read.
+        observe: Sees the activations pass.
+    """
+    nodes = [node for node in nodes if node.op_type != "DequantizeLinear"]  # lazy: its consumer reads decoded rows
+    remaining = Counter(value for node in nodes for value in node.inputs)
+
+    def operand(value: ir.Value | None) -> Operand:
+        if value is None:
+            raise GraphError("a node lacks an operand")
+        return values[value] if value in values else weights(value)
+
+    for node in nodes:
+        result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
+        results = result if isinstance(result, tuple) else (result,)
+        values.update(zip(node.outputs, results, strict=True))
+        if observe is not None:
+            observe(node, results[0])
+        for value in node.inputs:
+            remaining[value] -= 1
+            if value is not None and not remaining[value] and value not in keep:
+                values.pop(value, None)
+
+
 def run(
     model: ir.Model, inputs: Mapping[str, torch.Tensor], observe: Observer | None = None
 ) -> dict[str, torch.Tensor]:
@@ -139,48 +180,9 @@ def run(
     Returns:
         Graph output name -> float32 tensor.
     """
-    values: dict[ir.Value, Any] = {value: inputs[str(value.name)] for value in model.graph.inputs}
-    found = evaluate(list(model.graph), values, model.graph.outputs, observe)
-    return {str(v.name): found[v] for v in model.graph.outputs}
-
-
-@torch.no_grad()
-def evaluate(
-    nodes: Sequence[ir.Node],
-    known: Mapping[ir.Value, Operand],
-    wanted: Iterable[ir.Value],
-    observe: Observer | None = None,
-) -> dict[ir.Value, torch.Tensor]:
-    """Evaluate some nodes of a graph.
-
-    Args:
-        nodes: In graph order.
-        known: What is known of their operands: activations, and weights that need not be read again.
-        wanted: The values to return; all others are forgotten after their last use.
-        observe: Sees the activations pass.
-    """
-    values: dict[ir.Value, Any] = dict(known)
-    remaining = Counter(value for node in nodes for value in dict.fromkeys(node.inputs))
-    outputs = list(wanted)
-
-    def operand(value: ir.Value | None) -> Operand:
-        if value is None:
-            raise GraphError("a node lacks an operand")
-        return values[value] if value in values else float_rows(value)
-
-    for node in nodes:
-        if node.op_type == "DequantizeLinear":
-            continue  # stays lazy: its consumer reads the decoded rows
-        result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
-        results = result if isinstance(result, tuple) else (result,)
-        values.update(zip(node.outputs, results, strict=True))
-        if observe is not None:
-            observe(node, results[0])
-        for value in dict.fromkeys(node.inputs):
-            remaining[value] -= 1
-            if value is not None and not remaining[value] and value not in outputs:
-                values.pop(value, None)
-    return {value: values[value] for value in outputs}
+    values = {value: inputs[str(value.name)] for value in model.graph.inputs}
+    evaluate(list(model.graph), values, set(model.graph.outputs), observe=observe)
+    return {str(v.name): values[v] for v in model.graph.outputs}
 
 
 def empty_cache(model: ir.Model, batch: int = 1) -> dict[str, torch.Tensor]:

@@ -38,10 +38,14 @@ def require_free(out: Path, force: bool) -> None:
     """Refuse a destination that holds something, before the work.
 
     Raises:
-        OutputError: It holds files and ``force`` is not set.
+        OutputError: It holds files, and ``force`` is not set or they are no pruned model.
     """
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise OutputError(f"{out} is not empty", expected="a new folder", hint="pass --force to replace what is there")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / pruned.FILE).is_file():
+        raise OutputError(f"{out} is not empty", expected="a new folder", hint="choose another --out")
+    if not force:
+        raise OutputError(f"{out} holds a pruned model", expected="a new folder", hint="pass --force to replace it")
 
 
 def save(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.calibration import CalibrationError, records
+from exporter.errors import CalibrationError
 from exporter.prune_guard.kept_tokens import end_of_answer
 from exporter.prune_guard.prompt import CATEGORIES, GuardError, Messages, prompt_tokens
+from exporter.prune_guard.sequences import records
 from exporter.prune_guard.verdict import SAFE, UNSAFE, answer_text
 from exporter.tokenizer import Tokenizer
 

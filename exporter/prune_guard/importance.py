@@ -32,8 +32,8 @@ from exporter.prune_guard.width import mlp
 
 Sequences = Sequence[Sequence[int]]
 Scores = npt.NDArray[np.float64]
-Step = Callable[[str], None]
-"""Told what is about to be done."""
+Progress = Callable[[int], None]
+"""Called with 1 after each block that all sequences have passed."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,13 @@ class Measured:
     activation: Scores
 
 
-def measure(model: ir.Model, sequences: Sequences, step: Step) -> Measured:
+def measure(model: ir.Model, sequences: Sequences, progress: Progress) -> Measured:
     """Measure block influence and activation norms, block by block."""
     run = Blockwise(model)
     streams = [run.embed(ids) for ids in sequences]
     influence, activation = [], []
     n_tokens = sum(map(len, sequences))
     for block in run.blocks:
-        step(f"block {block.index + 1} of {len(run.blocks)}")
         loaded, swiglu = run.load(block), mlp(block)[3]
         norms = np.zeros(int(swiglu.outputs[0].shape[-1]))  # type: ignore[index,arg-type]
 
@@ -70,17 +69,18 @@ def measure(model: ir.Model, sequences: Sequences, step: Step) -> Measured:
             cosine += float(F.cosine_similarity(stream.double(), streams[i].double(), dim=-1).sum())
         influence.append(1 - cosine / n_tokens)
         activation.append(norms / len(sequences))
+        progress(1)
     return Measured(np.array(influence), np.array(activation))
 
 
-def perplexity(model: ir.Model, sequences: Sequences, step: Step) -> float:
+def perplexity(model: ir.Model, sequences: Sequences, progress: Progress) -> float:
     """Perplexity of the sequences, each predicted from its own beginning."""
     run = Blockwise(model)
     streams = [run.embed(ids) for ids in sequences]
     for block in run.blocks:
-        step(f"block {block.index + 1} of {len(run.blocks)}")
         loaded = run.load(block)
         streams = [loaded(stream) for stream in streams]
+        progress(1)
     return math.exp(float(torch.cat(run.losses(streams, sequences)).mean()))
 
 
@@ -91,15 +91,13 @@ class Removals:
     Attributes:
         order: Numbers of the blocks to drop, first the one that costs least.
         scores: What dropping each block alone costs, nats a token, ``[n_layers]``.
-        losses: Loss of the text with so many blocks dropped, nats a token, ``[len(order) + 1]``.
     """
 
     order: tuple[int, ...]
     scores: Scores
-    losses: Scores
 
 
-def greedy_removals(model: ir.Model, sequences: Sequences, n_dropped: int, step: Step) -> Removals:
+def greedy_removals(model: ir.Model, sequences: Sequences, n_dropped: int, progress: Progress) -> Removals:
     """Drop the block whose loss leaves the text most likely, and again, ``n_dropped`` times.
 
     One pass over the blocks tries all candidates: a branch for each, which leaves the others' common stream where its
@@ -108,20 +106,17 @@ def greedy_removals(model: ir.Model, sequences: Sequences, n_dropped: int, step:
     run = Blockwise(model)
     alive, dropped = list(run.blocks), list[int]()
     scores: Scores = np.zeros(len(alive))
-    losses = list[float]()
-    for number in range(n_dropped):
-        step(f"choosing block {number + 1} of {n_dropped} to drop")
-        base, without = _branch_losses(run, alive, sequences)
-        losses.append(base)
+    for _ in range(n_dropped):
+        base, without = _branch_losses(run, alive, sequences, progress)
         if not dropped:
             scores = np.array(without) - base
-        best = int(np.argmin(without))
-        dropped.append(alive.pop(best).index)
-    losses.append(without[best] if n_dropped else _branch_losses(run, alive, sequences)[0])
-    return Removals(tuple(dropped), scores, np.array(losses))
+        dropped.append(alive.pop(int(np.argmin(without))).index)
+    return Removals(tuple(dropped), scores)
 
 
-def _branch_losses(run: Blockwise, alive: Sequence[Block], sequences: Sequences) -> tuple[float, list[float]]:
+def _branch_losses(
+    run: Blockwise, alive: Sequence[Block], sequences: Sequences, progress: Progress
+) -> tuple[float, list[float]]:
     """The mean loss with all of these blocks, and without each of them."""
     common = [run.embed(ids) for ids in sequences]
     branches: list[list[torch.Tensor]] = []
@@ -131,6 +126,7 @@ def _branch_losses(run: Blockwise, alive: Sequence[Block], sequences: Sequences)
         common = [loaded(stream) for stream in common]
         branches = [[loaded(stream) for stream in branch] for branch in branches]
         branches.append(skipped)
+        progress(1)
     everything = [stream for branch in (common, *branches) for stream in branch]
     losses = run.losses(everything, [*sequences] * (1 + len(branches)))
     n = len(sequences)

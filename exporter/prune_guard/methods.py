@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from exporter.errors import GraphError
 from exporter.prune_guard.importance import (
+    Progress,
     Scores,
     Sequences,
-    Step,
     block_magnitudes,
     greedy_removals,
     measure,
@@ -41,41 +41,47 @@ class Method:
     Attributes:
         summary: What the blocks' scores are.
         needs_data: Whether calibration text is run.
-        blocks: ``blocks(model, sequences, n_dropped, step)`` -> which blocks leave.
-        neurons: ``neurons(model, sequences, step)`` -> scores of every neuron, ``[n_layers, ffn_dim]``.
+        blocks: ``blocks(model, sequences, n_dropped, progress)`` -> which blocks leave.
+        repeats: Whether it passes over the model once for each block that leaves.
+        neurons: ``neurons(model, sequences, progress)`` -> scores of every neuron, ``[n_layers, ffn_dim]``.
     """
 
     summary: str
     needs_data: bool
-    blocks: Callable[[ir.Model, Sequences, int, Step], Choice]
-    neurons: Callable[[ir.Model, Sequences, Step], Scores]
+    blocks: Callable[[ir.Model, Sequences, int, Progress], Choice]
+    neurons: Callable[[ir.Model, Sequences, Progress], Scores]
+    repeats: bool = False
 
 
 def _lowest(scores: Scores, n_dropped: int) -> Choice:
     return Choice(scores, tuple(int(i) for i in np.argsort(scores, kind="stable")[:n_dropped]))
 
 
-def _influence(model: ir.Model, sequences: Sequences, n_dropped: int, step: Step) -> Choice:
-    return _lowest(measure(model, sequences, step).influence, n_dropped)
+def _influence(model: ir.Model, sequences: Sequences, n_dropped: int, progress: Progress) -> Choice:
+    return _lowest(measure(model, sequences, progress).influence, n_dropped)
 
 
-def _magnitude(model: ir.Model, sequences: Sequences, n_dropped: int, step: Step) -> Choice:
+def _magnitude(model: ir.Model, sequences: Sequences, n_dropped: int, progress: Progress) -> Choice:
     return _lowest(block_magnitudes(model), n_dropped)
 
 
-def _perplexity(model: ir.Model, sequences: Sequences, n_dropped: int, step: Step) -> Choice:
-    removals = greedy_removals(model, sequences, n_dropped, step)
+def _perplexity(model: ir.Model, sequences: Sequences, n_dropped: int, progress: Progress) -> Choice:
+    removals = greedy_removals(model, sequences, n_dropped, progress)
     return Choice(removals.scores, removals.order)
 
 
-def _activation(model: ir.Model, sequences: Sequences, step: Step) -> Scores:
-    return measure(model, sequences, step).activation
+def _activation(model: ir.Model, sequences: Sequences, progress: Progress) -> Scores:
+    return measure(model, sequences, progress).activation
+
+
+def _neuron_magnitude(model: ir.Model, sequences: Sequences, progress: Progress) -> Scores:
+    return neuron_magnitudes(model)
 
 
 METHODS = {
     "block-influence": Method("block influence, 1 - cosine", True, _influence, _activation),
-    "perplexity": Method("loss without the block, nats", True, _perplexity, _activation),
-    "magnitude": Method("sum of absolute weights", False, _magnitude, lambda model, _, step: neuron_magnitudes(model)),
+    "perplexity": Method("loss without the block, nats", True, _perplexity, _activation, repeats=True),
+    "magnitude": Method("sum of absolute weights", False, _magnitude, _neuron_magnitude),
 }
 """Name -> method. Neurons are ranked by the norm of their activations wherever there is data."""
 

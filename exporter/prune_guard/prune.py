@@ -18,17 +18,18 @@ import onnx_ir as ir
 import exporter
 from exporter import manifest
 from exporter.artifact import FileHashes
-from exporter.calibration import Calibration, CalibrationError
 from exporter.config import ModelConfig
-from exporter.errors import GraphError
+from exporter.errors import CalibrationError, GraphError
+from exporter.ir.blocks import LAYER
 from exporter.ir.build import config_of
 from exporter.names import expected_shapes
 from exporter.pipeline import Reporter
 from exporter.plots import block_scores
 from exporter.prune_guard import folder, methods
 from exporter.prune_guard.depth import drop_blocks
-from exporter.prune_guard.importance import Scores, perplexity
+from exporter.prune_guard.importance import Progress, Scores, perplexity
 from exporter.prune_guard.methods import Choice, Method
+from exporter.prune_guard.sequences import Calibration
 from exporter.prune_guard.vocabulary import narrow_head
 from exporter.prune_guard.width import Neurons, narrow_feed_forward
 from exporter.source import Source
@@ -153,8 +154,7 @@ def prune(
             "calibration": None if data is None else data.to_dict(),
             "report": [vars(step) for step in run.steps],
         }
-        reporter.stage(f"writing {out}")
-        advance = reporter.stage("writing weights", folder.weight_bytes(run.model))
+        advance = reporter.stage(f"writing {out}", folder.weight_bytes(run.model))
         extra = run.scores(source.checkpoint.info.name)
         folder.save(out, run.model, source.tokenizer, source.checkpoint.info, memory, advance, extra)
     finally:
@@ -179,15 +179,15 @@ class _Run:
         self._sequences = [ids for i, ids in enumerate(sequences, 1) if i % HELD_OUT] or sequences
 
     def narrow(self, width: int) -> None:
-        self._neuron_scores = self._method.neurons(self.model, self._sequences, self._told("scoring neurons"))
+        self._neuron_scores = self._method.neurons(self.model, self._sequences, self._stage("scoring neurons"))
         self._kept = methods.best_neurons(self._neuron_scores, width)
         old = config_of(self.model).ffn_dim
         narrow_feed_forward(self.model, self._kept)
         self.report(f"width: {width} of {old} neurons")
 
     def drop(self, n_dropped: int) -> None:
-        told = self._told("scoring blocks")
-        self.choice = self._method.blocks(self.model, self._sequences, n_dropped, told)
+        progress = self._stage("scoring blocks", n_dropped if self._method.repeats else 1)
+        self.choice = self._method.blocks(self.model, self._sequences, n_dropped, progress)
         drop_blocks(self.model, self.choice.dropped)
         old = len(self.choice.scores)
         self.report(f"depth: {old - n_dropped} of {old} blocks")
@@ -196,11 +196,15 @@ class _Run:
         config = config_of(self.model)
         found = None
         if self._held_out and config.kept_tokens is None:
-            found = perplexity(self.model, self._held_out, self._told("measuring the perplexity"))
+            found = perplexity(self.model, self._held_out, self._stage("measuring the perplexity"))
         self.steps.append(StepReport(step, parameters(config), found))
 
-    def _told(self, what: str) -> Any:
-        return lambda detail: self._reporter.stage(f"{what}: {detail}")
+    def _stage(self, title: str, n_passes: int = 1) -> Progress:
+        """Begin a stage of so many passes over the blocks, whose bar counts the weights that they read."""
+        config = config_of(self.model)
+        weights = sum(math.prod(shape) for name, shape in expected_shapes(config).items() if LAYER.match(name))
+        advance = self._reporter.stage(title, n_passes * weights)
+        return lambda n_blocks: advance(n_blocks * weights // config.n_layers)
 
     def scores(self, model: str) -> dict[str, bytes]:
         """The scores and their plot as files, name -> bytes; none if nothing was scored."""

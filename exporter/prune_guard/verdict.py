@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_SPACE = "\t\n\v\f\r \xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
+"""What ``String.prototype.trim`` takes off (ECMA-262); Python's own ``strip`` takes off others."""
+
 SAFE, UNSAFE, UNCLEAR = "safe", "unsafe", "unclear"
 
 
@@ -26,7 +29,7 @@ def parse_answer(answer: object) -> Answer:
 
     Doubt goes against the message: only a bare "safe" is safe, and whatever begins with "unsafe" is unsafe.
     """
-    text = answer.strip() if isinstance(answer, str) else ""
+    text = answer.strip(_SPACE) if isinstance(answer, str) else ""
     if re.fullmatch(r"safe\.?", text, re.IGNORECASE | re.ASCII):
         return Answer(SAFE)
     if re.match(r"unsafe\b", text, re.IGNORECASE | re.ASCII):

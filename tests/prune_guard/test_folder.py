@@ -154,7 +154,11 @@ def test_a_damaged_folder_is_refused(
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     require_free(tmp_path / "absent", force=False)
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="not empty"):
+    for force in (False, True):
+        with pytest.raises(OutputError, match="not empty"):
+            require_free(tmp_path, force=force)
+    (tmp_path / "prune.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds a pruned model"):
         require_free(tmp_path, force=False)
     require_free(tmp_path, force=True)
 

@@ -1,4 +1,4 @@
-"""Calibration text: what pruning and calibrated quantization run a model on.
+"""Calibration text: what importance is measured on.
 
 Two kinds of files: plain text, which is cut into sequences of equal length, and ``.jsonl``, where each line is an
 object with a ``text`` or with the ``messages`` of a chat, and becomes a sequence of its own.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.artifact import sha256_file
-from exporter.errors import ExporterError
+from exporter.errors import CalibrationError
 from exporter.tokenizer import Tokenizer
 
 CHARACTERS_PER_TOKEN = 16
@@ -24,10 +24,6 @@ SHORTEST = 2
 Record = Mapping[str, Any]
 Render = Callable[[Record], list[int]]
 """Makes the tokens of a line of ``.jsonl``."""
-
-
-class CalibrationError(ExporterError):
-    """Calibration text that is absent, empty, too short, or not what it says it is."""
 
 
 @dataclass(frozen=True)
