@@ -57,7 +57,7 @@ def _rounded(model: Any, token_ids: list[int], round_input: Callable[[torch.Tens
 def _rows(name: str, source: Source, folder: Path) -> None:
     token_ids = parity.probe_tokens(source.tokenizer, source.config)
     for quant in QUANTS:
-        (file,) = GGUF.plan(source.subject(), quant, Options()).write(folder, lambda n: None)
+        (file,) = GGUF.plan(source.subject(), quant, Options()).write(folder, lambda *_: None)
         path = folder / file.path
         candidate = LlamaCpp(path).logits(token_ids)
         model = parity.on_weights(source.graph(), GGUF.read_back([path]).weights)

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import ROOT
 from benchmarks.measure import Usage, measure
 
-_OPTIONS = {"gguf": (), "onnx": ("--no-browser",)}
+_OPTIONS = {"gguf": (), "onnx": ("--no-browser",), "executorch": ()}
 """Target -> what it needs to write every variant of every model."""
 
 

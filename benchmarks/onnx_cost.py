@@ -16,6 +16,7 @@ from benchmarks import CACHE, table
 from benchmarks.exports import export
 from benchmarks.measure import Usage
 from benchmarks.onnx_peers import GENAI_INT4, OPTIMUM, RECIPE, Peer, model_bytes
+from benchmarks.ratios import ratios
 from benchmarks.rescaled import demo_checkpoint
 from benchmarks.shapes import make_checkpoint
 from scripts.fetch_models import fetch
@@ -33,17 +34,6 @@ _SMALL: Against = (
 )
 
 
-def _ratios(peer: tuple[Usage, int], ours: tuple[Usage, int]) -> str:
-    (theirs, their_bytes), (usage, nbytes) = peer, ours
-    pairs = (
-        (theirs.cpu_seconds, usage.cpu_seconds),
-        (theirs.wall_seconds, usage.wall_seconds),
-        (theirs.peak_anon_bytes, usage.peak_anon_bytes),
-        (their_bytes, nbytes),
-    )
-    return " / ".join(f"{a / b:.2g}" for a, b in pairs)
-
-
 def _rows(name: str, model: Path, quants: Sequence[str], peers: Against, scratch: Path) -> None:
     ours: dict[str, tuple[Usage, int]] = {}
     theirs: dict[Peer, Usage] = {}
@@ -55,7 +45,7 @@ def _rows(name: str, model: Path, quants: Sequence[str], peers: Against, scratch
         usage = peer.build(model, scratch / "peer")
         theirs[peer] = theirs[peer.base].then(usage) if peer.base is not None else usage
         found = theirs[peer], model_bytes(scratch / "peer")
-        _row(name, peer.name, found, _ratios(found, ours[quant]))
+        _row(name, peer.name, found, ratios(found, ours[quant]))
         shutil.rmtree(scratch / "peer")
 
 

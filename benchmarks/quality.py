@@ -30,7 +30,7 @@ def _row(name: str, quant: str, source: Source, judge: Judge, out: Path) -> None
     base, _, method = quant.partition(":")
     with mock.patch.dict(DEFAULT_ROUNDING, {base: method} if method else {}):
         plan = GGUF.plan(source.subject(), base, Options(jobs=2))
-    files = plan.write(out, lambda n: None)
+    files = plan.write(out, lambda *_: None)
     path = out / files[0].path
     table.row(name, quant, f"{sum(f.nbytes for f in files) / 1e6:.1f}", *judge.cells(LlamaCpp(path).logits))
     path.unlink()

@@ -26,6 +26,16 @@ SHAPES: dict[str, ModelConfig] = {
         dim=2048, n_layers=16, n_heads=32, n_kv_heads=8, head_dim=64, ffn_dim=8192,
         rope_scaling=RopeScaling("llama3", factor=32.0), tied_embeddings=True, **_LLAMA3,
     ),
+    # https://huggingface.co/meta-llama/Llama-3.2-3B/blob/main/config.json: 3,212,749,824 parameters, tied
+    "3b": ModelConfig(
+        dim=3072, n_layers=28, n_heads=24, n_kv_heads=8, head_dim=128, ffn_dim=8192,
+        rope_scaling=RopeScaling("llama3", factor=32.0), tied_embeddings=True, **_LLAMA3,
+    ),
+    # https://huggingface.co/meta-llama/Llama-3.1-8B/blob/main/config.json: 8,030,261,248 parameters, untied
+    "8b": ModelConfig(
+        dim=4096, n_layers=32, n_heads=32, n_kv_heads=8, head_dim=128, ffn_dim=14336,
+        rope_scaling=RopeScaling("llama3", factor=8.0), tied_embeddings=False, **_LLAMA3,
+    ),
     # https://huggingface.co/meta-llama/Llama-3.1-70B/blob/main/config.json: 70,553,706,496 parameters, untied
     "70b": ModelConfig(
         dim=8192, n_layers=80, n_heads=64, n_kv_heads=8, head_dim=128, ffn_dim=28672,

@@ -80,9 +80,12 @@ class Staging:
         self._superseded: list[str] = []
 
     def write_text(self, relative: str, text: str) -> None:
+        self.write_bytes(relative, text.encode())
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
         path = self.path / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
 
     def files(self) -> list[Path]:
         """Everything staged, relative, the manifest last."""

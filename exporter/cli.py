@@ -16,6 +16,7 @@ import exporter
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
 from exporter.commands.guard import guard_eval
+from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.commands.prune import prune, prune_guard
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
@@ -66,6 +67,7 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Predict files, sizes and memory; write nothing.")
 @click.option("--verify/--no-verify", "check", default=True, help="Prove parity in the real runtime.")
 @click.option("--split-max-size", type=Size(), help="Split GGUF files larger than this, e.g. 4G.")
+@click.option("--split-weights", is_flag=True, help="Give ExecuTorch's weights a .ptd file beside the .pte.")
 @click.option("--browser/--no-browser", default=True, help="Refuse ONNX variants too large for a browser.")
 @click.option(
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
@@ -85,6 +87,7 @@ def export(
     dry_run: bool,
     check: bool,
     split_max_size: int | None,
+    split_weights: bool,
     browser: bool,
     group_size: int | None,
     embedding: str | None,
@@ -113,7 +116,14 @@ def export(
         force=force,
         check=check,
         source=SourceOptions(revision, max_seq_len, rope_scale_factor),
-        options=Options(split_max_size, jobs, browser, group_size, embedding),
+        options=Options(
+            split_max_bytes=split_max_size,
+            split_weights=split_weights,
+            jobs=jobs,
+            browser=browser,
+            group_size=group_size,
+            embedding=embedding,
+        ),
     )
     if dry_run:
         _print_predictions(pipeline.predict(request)[1], output)
@@ -322,6 +332,8 @@ main.add_command(evaluate)
 main.add_command(prune)
 main.add_command(prune_guard)
 main.add_command(guard_eval)
+main.add_command(matrix)
+main.add_command(diff)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class StderrReporter:
         if not self._terminal or total_bytes is None:
             if self.verbosity >= 0:
                 self._say(title)
-            return lambda n: None
+            return lambda nbytes, what: None
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -85,13 +85,14 @@ class StderrReporter:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[what]}", style="dim"),
             console=Console(stderr=True),
             transient=True,
         )
-        task = self._bar.add_task(title, total=total_bytes)
+        task = self._bar.add_task(title, total=total_bytes, what="")
         self._bar.start()
         bar = self._bar
-        return lambda n: bar.advance(task, n)
+        return lambda nbytes, what: bar.update(task, advance=nbytes, what=what)
 
     def close(self) -> None:
         """End the bar that is being drawn, if one is."""

@@ -140,6 +140,8 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     for note in source.checkpoint.notes:
         reporter.note(note)
     plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
+    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
+        reporter.note(note)
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     kept = _refuse_overwrite(request, source, plans, old)
     shared = SharedFiles(source, (target for target, _ in cells))
@@ -186,7 +188,7 @@ def _refuse_overwrite(
 def _refuse_strangers(request: Request, shared: SharedFiles, old: dict[str, Any] | None) -> None:
     """A shared file is written anew by every run, but one that no run has written is somebody else's."""
     ours = {file["path"] for file in old["shared_files"]} if old else set()
-    for path in shared.texts:
+    for path in shared.contents:
         if path not in ours and (request.out / path).exists() and not request.force:
             raise OutputError(f"{request.out / path} exists already", hint="pass --force to replace it")
 
@@ -279,10 +281,10 @@ def _describe(
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     if old is not None:
         entries += manifest.kept_artifacts(old, source_entry, {manifest.key(entry) for entry in entries})
-    before = set(shared.texts)
+    before = set(shared.contents)
     shared.render(good_files(entries))
     shared.stage(stage)
-    for path in before - set(shared.texts):
+    for path in before - set(shared.contents):
         stage.discard(path)
     shared_entries = shared.entries()
     if old is not None:

@@ -22,18 +22,18 @@ class SharedFiles:
         targets: The targets of this run.
 
     Attributes:
-        texts: Path -> text of everything that is to be written, as of the last :meth:`render`.
+        contents: Path -> bytes of everything that is to be written, as of the last :meth:`render`.
     """
 
     def __init__(self, source: Source, targets: Iterable[Target]) -> None:
         self._source = source
         self._targets = {target.name: target for target in targets}
         self._rendered_for: dict[str, list[str]] = {}
-        self._texts: dict[str, Mapping[str, str]] = {}
+        self._contents: dict[str, Mapping[str, bytes]] = {}
 
     @property
-    def texts(self) -> dict[str, str]:
-        return {path: text for texts in self._texts.values() for path, text in texts.items()}
+    def contents(self) -> dict[str, bytes]:
+        return {path: data for files in self._contents.values() for path, data in files.items()}
 
     def render(self, artifacts: Mapping[str, Artifacts]) -> None:
         """Decide the files for these artifacts, by target; a target without any gets none.
@@ -44,11 +44,14 @@ class SharedFiles:
             quants = sorted(artifacts.get(name, {}))
             if self._rendered_for.get(name) != quants:
                 self._rendered_for[name] = quants
-                self._texts[name] = target.shared_files(self._source.subject(), artifacts[name]) if quants else {}
+                found = target.shared_files(self._source.subject(), artifacts[name]) if quants else {}
+                self._contents[name] = {
+                    path: content.encode() if isinstance(content, str) else content for path, content in found.items()
+                }
 
     def stage(self, stage: Staging) -> None:
-        for path, text in self.texts.items():
-            stage.write_text(path, text)
+        for path, data in self.contents.items():
+            stage.write_bytes(path, data)
 
     def entries(self) -> list[dict[str, Any]]:
         """The manifest's entries of these files."""
@@ -56,11 +59,11 @@ class SharedFiles:
             {
                 "target": name,
                 "path": path,
-                "bytes": len(text.encode()),
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
             }
-            for name, texts in self._texts.items()
-            for path, text in sorted(texts.items())
+            for name, files in self._contents.items()
+            for path, data in sorted(files.items())
         ]
 
 

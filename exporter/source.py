@@ -12,6 +12,7 @@ from exporter.checkpoint import open_checkpoint
 from exporter.checkpoint.base import Checkpoint
 from exporter.checkpoint.finite import require_finite
 from exporter.checkpoint.head import resolve_tied_head
+from exporter.checkpoint.tokenizer_files import TIKTOKEN
 from exporter.config import ModelConfig
 from exporter.ir.build import build
 from exporter.ir.verify import verify
@@ -39,10 +40,11 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened model whose head is known to be tied or not."""
+    """An opened model whose head is known to be tied or not; see :class:`exporter.targets.base.Subject`."""
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
+    context_asked: bool = False
 
     @property
     def config(self) -> ModelConfig:
@@ -56,7 +58,9 @@ class Source:
         return model
 
     def subject(self) -> Subject:
-        return Subject(self.graph(), self.tokenizer, self.checkpoint.info)
+        named = (file for file in self.checkpoint.files if file.name == TIKTOKEN)
+        tiktoken = next(named, None) if self.checkpoint.format == "meta" else None
+        return Subject(self.graph(), self.tokenizer, self.checkpoint.info, tiktoken, self.context_asked)
 
 
 def open_source(model: str, options: SourceOptions) -> Source:
@@ -67,4 +71,4 @@ def open_source(model: str, options: SourceOptions) -> Source:
     """
     checkpoint = open_checkpoint(model, **options.to_dict())
     tokenizer = checkpoint.load_tokenizer()
-    return Source(resolve_tied_head(checkpoint), tokenizer)
+    return Source(resolve_tied_head(checkpoint), tokenizer, options.max_seq_len is not None)

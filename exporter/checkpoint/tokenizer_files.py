@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from exporter.tokenizer import Tokenizer
 
+TIKTOKEN = "tokenizer.model"
+"""Meta's file of a Llama 3 vocabulary, as tiktoken reads it."""
+
 NAMES = (
     "tokenizer.json",
-    "tokenizer.model",
+    TIKTOKEN,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -129,7 +129,8 @@ def _write_weights(stage: Staging, weights: Mapping[str, RowTensor], progress: P
     file = HashedFile(stage.path / WEIGHTS, progress)
     try:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in weights.values():
+        for name, tensor in weights.items():
+            file.writing = name
             for start, stop in tensor.row_ranges():
                 file.write(contiguous_bytes(tensor.rows(start, stop)))
     finally:

@@ -204,7 +204,7 @@ class _Run:
         config = config_of(self.model)
         weights = sum(math.prod(shape) for name, shape in expected_shapes(config).items() if LAYER.match(name))
         advance = self._reporter.stage(title, n_passes * weights)
-        return lambda n_blocks: advance(n_blocks * weights // config.n_layers)
+        return lambda n_blocks: advance(n_blocks * weights // config.n_layers, "")
 
     def scores(self, model: str) -> dict[str, bytes]:
         """The scores and their plot as files, name -> bytes; none if nothing was scored."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
-Progress = Callable[[int], None]
-"""Called with the number of bytes just finished."""
+Progress = Callable[[int, str], None]
+"""Called with the number of bytes just finished, and what they belong to: a tensor's name, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,21 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported: the graph, its tokenizer and its model card facts."""
+    """What is exported.
+
+    Attributes:
+        model: The graph.
+        tokenizer: Its tokenizer.
+        info: Model card facts.
+        tiktoken: The file of Meta's that the tokenizer was read from, if it was.
+        context_asked: Whether the user asked for the graph's context length; otherwise it is the model's own.
+    """
 
     model: ir.Model
     tokenizer: Tokenizer
     info: ModelInfo
+    tiktoken: Path | None = None
+    context_asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +114,14 @@ class Options:
     Attributes:
         split_max_bytes: Largest size of one file, for formats that can be split.
         jobs: Worker threads.
+        split_weights: Whether weights get a file of their own, for formats whose programs can share one.
         browser: Whether an artifact that is meant for browsers must fit into one.
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
     """
 
     split_max_bytes: int | None = None
+    split_weights: bool = False
     jobs: int = 1
     browser: bool = True
     group_size: int | None = None
@@ -159,6 +171,10 @@ class Plan(Protocol):
     @property
     def requires(self) -> Mapping[str, Any]:
         """What a runtime must have to run it, as the manifest lists it; empty where every runtime of a format does."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Decisions about this artifact that its user should hear of."""
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         """Write the files below ``folder``; ``progress`` gets the artifact's bytes as they are written."""
@@ -255,8 +271,10 @@ class Target(Protocol):
             TargetError: If there is no such row, or it cannot hold this model.
         """
 
-    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
-        """Text files that the artifacts of a folder share, path -> content; ``artifacts`` maps quant -> files.
+    def shared_files(
+        self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]
+    ) -> Mapping[str, str | bytes]:
+        """Files that the artifacts of a folder share, path -> content; ``artifacts`` maps quant -> files.
 
         They are in place before the first artifact is proved, because a runtime may need them.
         """

@@ -16,19 +16,25 @@ Task = Callable[[], tuple[Array, ...]]
 
 
 class HashedFile:
-    """A file being written, hashed on the way."""
+    """A file being written, hashed on the way.
+
+    Attributes:
+        size: Bytes so far.
+        writing: What the bytes belong to, for the progress.
+    """
 
     def __init__(self, path: Path, progress: Progress) -> None:
         self._file = path.open("wb")
         self._digest = hashlib.sha256()
         self._progress = progress
         self.size = 0
+        self.writing = ""
 
     def write(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         self._file.write(data)
         self.size += len(data)
-        self._progress(len(data))
+        self._progress(len(data), self.writing)
 
     def pad_to(self, offset: int) -> None:
         self.write(bytes(offset - self.size))
@@ -54,12 +60,15 @@ def made_ahead(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[Array, ...]]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def write_weight(file: HashedFile, chunks: Iterator[tuple[Array, ...]], n_tasks: int, offsets: Sequence[int]) -> None:
+def write_weight(
+    file: HashedFile, name: str, chunks: Iterator[tuple[Array, ...]], n_tasks: int, offsets: Sequence[int]
+) -> None:
     """Write the blobs of one weight at their offsets.
 
     The first blob passes through; the others, small against it, wait in memory until it is out.
     """
     waiting: list[tuple[Array, ...]] = []
+    file.writing = name
     file.pad_to(offsets[0])
     for _ in range(n_tasks):
         first, *others = next(chunks)

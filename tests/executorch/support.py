@@ -30,9 +30,10 @@ class Export:
     source: Source
     plan: ExecuTorchPlan
     path: Path
+    data: Path | None = None
 
     def load(self) -> Program:
-        return Program(worker.open_program(str(self.path)))
+        return Program(worker.open_program(str(self.path), None if self.data is None else str(self.data)))
 
 
 class Program:
@@ -56,10 +57,10 @@ def export(checkpoint: Path, out: Path, quant: str = "f32", options: Options | N
     """Write one program and its shared files below ``out``."""
     source = open_source(str(checkpoint), SourceOptions())
     plan = EXECUTORCH.plan(source.subject(), quant, options or Options())
-    (written,) = plan.write(out, lambda n: None)
+    program, *data = (out / file.path for file in plan.write(out, lambda *_: None))
     for path, text in EXECUTORCH.shared_files(source.subject(), {quant: plan.files}).items():
-        (out / path).write_text(text, encoding="utf-8")
-    return Export(source, plan, out / written.path)
+        (out / path).write_bytes(text.encode() if isinstance(text, str) else text)
+    return Export(source, plan, program, *data)
 
 
 def relative(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:

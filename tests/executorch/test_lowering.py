@@ -28,7 +28,7 @@ def quantized(quant: str) -> ir.Model:
 
 
 def kernels(lowered: Lowered) -> Counter[str]:
-    document = lowered.program.to_document(range(len(lowered.program.calls)))
+    document = lowered.program.to_document(range(len(lowered.program.calls)), lowered.constants)
     names = [operator["name"] for operator in document["operators"]]
     instructions = (i for i in document["chains"][0]["instructions"] if i["instr_args_type"] == "KernelCall")
     return Counter(names[i["instr_args"]["op_index"]] for i in instructions)
@@ -57,7 +57,12 @@ def test_a_layer_is_one_delegate_and_three_kernels(quant: str) -> None:
 def test_activations_are_rounded_once_for_all_matrices_that_multiply_them() -> None:
     nodes = [n["xnode_union_type"] for call in lower(quantized("int4")).program.calls for n in call.graph._nodes]
     assert nodes.count("XNNFullyConnected") == 7 * SPEC.n_layers + 1
-    assert nodes.count("XNNConvert") == 4 * SPEC.n_layers + 1
+    assert nodes.count("XNNConvert") == 4 * SPEC.n_layers
+
+
+def test_weights_only_rounds_nothing() -> None:
+    lowered = lower(quantized("int8w"), rounds=QUANTS["int8w"].rounds)
+    assert not [n for call in lowered.program.calls for n in call.graph._nodes if n["xnode_union_type"] == "XNNConvert"]
 
 
 def test_the_memory_does_not_grow_with_the_layers() -> None:
@@ -66,7 +71,7 @@ def test_the_memory_does_not_grow_with_the_layers() -> None:
     def planned(n_layers: int) -> int:
         spec = SPEC.replace(n_layers=n_layers)
         program = lower(graph(spec)).program
-        total: int = program.to_document(range(n_layers + 2))["non_const_buffer_sizes"][1]
+        total: int = program.to_document(range(n_layers + 2), [])["non_const_buffer_sizes"][1]
         cache = spec.max_seq_len * spec.n_kv_heads * spec.head_dim * 4 + 64
         return total - 2 * n_layers * cache
 
@@ -74,7 +79,7 @@ def test_the_memory_does_not_grow_with_the_layers() -> None:
 
 
 def test_no_tensor_overwrites_another_that_is_still_needed() -> None:
-    document = lower(graph(SPEC)).program.to_document(range(4))
+    document = lower(graph(SPEC)).program.to_document(range(4), [])
     values, live = document["values"], {}
     delegates = lower(graph(SPEC)).program.calls
     assert len(delegates) == 4

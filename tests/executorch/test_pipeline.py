@@ -98,6 +98,12 @@ def late_cache(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(program.Program, "kernel", other)
 
 
+def other_token_of_a_batch(patch: pytest.MonkeyPatch) -> None:
+    """A batch gives the logits of its first token, so that prefill and decoding disagree."""
+    integer = program.Program.integer
+    patch.setattr(program.Program, "integer", lambda self, value: integer(self, 0 if value == -1 else value))
+
+
 def wrong_epsilon(patch: pytest.MonkeyPatch) -> None:
     """The norms add something else than the graph's."""
     made = lower.from_array
@@ -168,6 +174,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "rotary position frozen": (frozen_position, "f32", "logits"),
     "rotary base of the table": (wrong_base, "int4", "loads"),
     "cache off by one": (late_cache, "f32", "logits"),
+    "prefill is not what decoding is": (other_token_of_a_batch, "f32", "logits"),
     "epsilon": (wrong_epsilon, "f32", "logits"),
     "epsilon, 4 bits": (wrong_epsilon, "int4", "metadata"),
     "scale of the attention": (wrong_scale_of_attention, "f32", "logits"),

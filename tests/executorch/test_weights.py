@@ -33,7 +33,7 @@ def test_two_4_bit_values_share_a_byte_the_even_column_below(ints: np.ndarray) -
 
 def test_the_layers_of_int4_equal_the_ggufs_bit_for_bit(huggingface_folder: Folder, tmp_path: Path) -> None:
     exported = export(huggingface_folder(SPEC), tmp_path, "int4")
-    gguf = GGUF.plan(exported.source.subject(), "int4", Options()).write(tmp_path, lambda n: None)
+    gguf = GGUF.plan(exported.source.subject(), "int4", Options()).write(tmp_path, lambda *_: None)
     expected = GGUF.read_back([tmp_path / file.path for file in gguf]).weights
     found = EXECUTORCH.read_back([exported.path]).weights
     assert found.keys() == expected.keys()
@@ -56,7 +56,7 @@ def test_a_tied_embedding_is_stored_once(quant: str, table: int, huggingface_fol
 def test_the_size_and_the_hash_are_those_of_the_file(quant: str, huggingface_folder: Folder, tmp_path: Path) -> None:
     plan = EXECUTORCH.plan(export(huggingface_folder(SPEC), tmp_path).source.subject(), quant, Options(jobs=3))
     done: list[int] = []
-    (written,) = plan.write(tmp_path, done.append)
+    (written,) = plan.write(tmp_path, lambda nbytes, what: done.append(nbytes))
     data = (tmp_path / written.path).read_bytes()
     assert [(f.path, f.nbytes) for f in plan.files] == [(written.path, written.nbytes)]
     assert (len(data), hashlib.sha256(data).hexdigest()) == (written.nbytes, written.sha256)

@@ -27,7 +27,7 @@ SPECS = {
 
 def export(model: Path, quant: str, out: Path) -> Path:
     source = open_source(str(model), SourceOptions())
-    files = GGUF.plan(source.subject(), quant, Options()).write(out, lambda n: None)
+    files = GGUF.plan(source.subject(), quant, Options()).write(out, lambda *_: None)
     return out / files[0].path
 
 

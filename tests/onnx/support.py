@@ -45,9 +45,9 @@ def export(checkpoint: Path, out: Path, quant: str = "f32", options: Options | N
     """Write one variant of a checkpoint below ``out``."""
     source = open_source(str(checkpoint), SourceOptions())
     plan = ONNX.plan(source.subject(), quant, options or Options())
-    written = plan.write(out, lambda n: None)
+    written = plan.write(out, lambda *_: None)
     for path, text in ONNX.shared_files(source.subject(), {plan.variant.quant.name: plan.files}).items():
-        (out / path).write_text(text, encoding="utf-8")
+        (out / path).write_bytes(text.encode() if isinstance(text, str) else text)
     return Export(source, plan, [out / file.path for file in written])
 
 

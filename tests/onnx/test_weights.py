@@ -45,7 +45,7 @@ def test_decoded_weights_equal_the_ggufs_bit_for_bit(
     quant: str, tied: bool, huggingface_folder: Folder, tmp_path: Path
 ) -> None:
     exported = export(huggingface_folder(SPEC.replace(tied=tied)), tmp_path, quant)
-    gguf = GGUF.plan(exported.source.subject(), quant, Options()).write(tmp_path, lambda n: None)
+    gguf = GGUF.plan(exported.source.subject(), quant, Options()).write(tmp_path, lambda *_: None)
     expected = GGUF.read_back([tmp_path / file.path for file in gguf]).weights
     found = ONNX.read_back(exported.paths).weights
     assert found.keys() == expected.keys()
@@ -76,7 +76,7 @@ def test_a_tied_embedding_is_stored_once(quant: str, huggingface_folder: Folder,
 def test_the_sizes_and_hashes_are_those_of_the_files(huggingface_folder: Folder, tmp_path: Path) -> None:
     plan = ONNX.plan(export(huggingface_folder(SPEC), tmp_path).source.subject(), "int4", Options(jobs=3))
     done: list[int] = []
-    written = plan.write(tmp_path, done.append)
+    written = plan.write(tmp_path, lambda nbytes, what: done.append(nbytes))
     assert [(f.path, f.nbytes) for f in plan.files] == [(f.path, f.nbytes) for f in written]
     assert sum(done) == sum(f.nbytes for f in written)
     for file in written:

@@ -23,10 +23,10 @@ Folder = Callable[[TinySpec], Path]
 def loaded(target: str, checkpoint: Path, out: Path) -> Runtime:
     subject = open_source(str(checkpoint), SourceOptions()).subject()
     plan = targets.get(target).plan(subject, "f32", Options())
-    plan.write(out, lambda n: None)
+    plan.write(out, lambda *_: None)
     for path, text in targets.get(target).shared_files(subject, {"f32": plan.files}).items():
         (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (out / path).write_text(text, encoding="utf-8")
+        (out / path).write_bytes(text.encode() if isinstance(text, str) else text)
     return targets.get(target).load([out / file.path for file in plan.files])
 
 

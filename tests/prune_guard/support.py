@@ -23,5 +23,5 @@ MEMORY: dict[str, Any] = {
 
 def saved(out: Path, source: Source, model: ir.Model) -> Path:
     """The folder that a pruned model is saved to."""
-    save(out, model, source.tokenizer, source.checkpoint.info, MEMORY, lambda n: None, {})
+    save(out, model, source.tokenizer, source.checkpoint.info, MEMORY, lambda n, what: None, {})
     return out

@@ -1,7 +1,8 @@
 """What the ExecuTorch target can do: its quantization names, and how closely each must agree.
 
-XNNPACK multiplies 8-bit weights with one scale a row, and 4-bit weights with one for each group of a multiple of 32;
-activations are rounded to 8 bits, with a scale and a zero point a token, when it runs.
+XNNPACK multiplies 8-bit weights with one scale a row, and 4-bit weights with one for each group of a multiple of 32.
+Activations are rounded to 8 bits when it runs, with a scale and a zero point a token: always for 4-bit weights, by
+choice for 8-bit ones.
 """
 
 from __future__ import annotations
@@ -41,9 +42,12 @@ class ExecuTorchQuant(Quant):
 
     Attributes:
         recipe: What its weights follow.
+        rounds: Whether activations are rounded to 8 bits where 8-bit matrices multiply many tokens; where 4-bit ones
+            do they always are, and where the head does they never are.
     """
 
     recipe: Recipe = PORTABLE_RECIPES["f32"]
+    rounds: bool = True
 
 
 QUANTS: dict[str, ExecuTorchQuant] = {
@@ -52,6 +56,10 @@ QUANTS: dict[str, ExecuTorchQuant] = {
         ExecuTorchQuant("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
         ExecuTorchQuant(
             "int8", "8-bit integers, one scale a row (8da8w)", False, 1e-1, 0.1, recipe=INT8_ROWS_RECIPE
+        ),
+        ExecuTorchQuant(
+            "int8w", "8-bit integers, one scale a row, weights only: closer, and slower to read a prompt", False,
+            1e-8, 0.1, 2e-4, recipe=INT8_ROWS_RECIPE, rounds=False,
         ),
         ExecuTorchQuant(
             "int4", "layers of portable 4-bit integers, group 32 (8da4w); embedding and head 8-bit, one scale a row",

@@ -5,33 +5,68 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from exporter.checkpoint.tokenizer_files import TIKTOKEN
 from exporter.config import ModelConfig
+from exporter.ir.build import config_of
 from exporter.targets import hf_files
+from exporter.targets.base import Subject
+from exporter.targets.executorch import wheel
 from exporter.targets.hf_files import generation_config, model_config, tokenizer_config
 from exporter.tokenizer import Tokenizer
 from exporter.tokenizer.pretokenizers import DIGIT
 
 FOLDER = "executorch"
 CONTEXT = 2048
-"""Positions that the cache has at most. A cache of the 131072 positions of Llama 3.2 1B takes 8 GiB; what people chat
-with on a phone is a hundredth of it, and the memory is taken when the program is loaded."""
+"""Positions of the cache unless more are asked for. A cache of the 131072 positions of Llama 3.2 1B takes 8 GiB; what
+people chat with on a phone is a hundredth of it, and the memory is taken when the program is loaded."""
+
+PACKAGES = {
+    "maven": f"org.pytorch:executorch-android:{wheel.RELEASE}",
+    "swift": f"https://github.com/pytorch/executorch#swiftpm-{wheel.RELEASE}",
+}
+"""Where apps get the runtime; its releases belong to programs of the same release."""
 
 
-def context_length(config: ModelConfig) -> int:
-    """Positions that an exported model has, in tokens: the model's own, or what the cache holds."""
-    return min(config.max_seq_len, CONTEXT)
+def context_length(subject: Subject) -> int:
+    """Positions that an exported model has, in tokens."""
+    known = config_of(subject.model).max_seq_len
+    return known if subject.context_asked else min(known, CONTEXT)
 
 
-def render(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
-    """Path below the output folder -> text."""
+def cache_bytes(config: ModelConfig) -> int:
+    """Keys and values of every position, float32."""
+    return 2 * 4 * config.n_layers * config.n_kv_heads * config.head_dim * config.max_seq_len
+
+
+def render(subject: Subject) -> dict[str, str | bytes]:
+    """Path below the output folder -> content."""
+    tokenizer, length = subject.tokenizer, context_length(subject)
     documents = {
-        "config.json": model_config(config.replace(max_seq_len=context_length(config)), tokenizer),
+        "config.json": model_config(config_of(subject.model).replace(max_seq_len=length), tokenizer),
         "generation_config.json": generation_config(tokenizer),
-        "tokenizer_config.json": tokenizer_config(tokenizer, context_length(config)),
+        "tokenizer_config.json": tokenizer_config(tokenizer, length),
+        "runtime.json": _runtime(tokenizer, length),
     }
-    texts = {name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in documents.items()}
-    texts["tokenizer.json"] = json.dumps(tokenizer_json(tokenizer), ensure_ascii=False)
-    return {f"{FOLDER}/{name}": text for name, text in texts.items()}
+    found: dict[str, str | bytes] = {
+        name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in documents.items()
+    }
+    found["tokenizer.json"] = json.dumps(tokenizer_json(tokenizer), ensure_ascii=False)
+    if subject.tiktoken is not None:
+        found[TIKTOKEN] = subject.tiktoken.read_bytes()
+    return {f"{FOLDER}/{name}": content for name, content in found.items()}
+
+
+def _runtime(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+    """What an app needs before it loads the program: which runtime, how long a chat, where it ends."""
+    return {
+        "runtime": wheel.PACKAGE,
+        "version": wheel.RELEASE,
+        "packages": PACKAGES,
+        "context_length": length,
+        "bos_id": tokenizer.bos_id,
+        "stop_ids": list(tokenizer.stop_ids),
+        "special_tokens": list(tokenizer.special_tokens),
+    }
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:

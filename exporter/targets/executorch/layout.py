@@ -1,15 +1,12 @@
-"""The file: the program's flatbuffer, and behind it segments of weights, streamed.
+"""The ``.pte`` file: the program's flatbuffer, its delegates, and its weights unless they have a file of their own.
 
-``executorch``'s own serializer (``exir/_serialize/_program.py``) defines the layout: the flatbuffer with a header
-inserted after its first eight bytes, then the segments, whose offsets count from the end of the flatbuffer. Tensors
-that the program's kernels read lie in one segment, each delegate and each named weight in one of its own. Two
+Tensors that the program's kernels read lie in one segment, each delegate and each named weight in one of its own. Two
 segments may be the same bytes: so a tied embedding, which a kernel reads by its offset and XNNPACK by its name, is
 stored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +15,11 @@ from exporter.targets.base import Progress, WrittenFile
 from exporter.targets.executorch import wheel
 from exporter.targets.executorch.lower import Lowered
 from exporter.targets.executorch.program import Constants, constant_methods
-from exporter.targets.streaming import HashedFile, made_ahead, write_weight
+from exporter.targets.executorch.segments import Segments, aligned, with_header
+from exporter.targets.streaming import HashedFile
 
-ALIGNMENT = 128
-"""Bytes; executorch's default for segments, more than any tensor needs."""
 HEADER = 32
-"""Bytes of the header that follows the flatbuffer's first eight."""
-
-
-def aligned(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT
+"""Bytes of the header (``exir/_serialize/_program.py``, ``_ExtendedHeader``)."""
 
 
 class Layout:
@@ -36,54 +28,41 @@ class Layout:
     Args:
         lowered: The program.
         methods: What its constant methods return.
+        split: Whether the model's weights lie in another file.
 
     Attributes:
         head: The file up to its first segment of weights, delegates included.
         nbytes: Size of the file.
     """
 
-    def __init__(self, lowered: Lowered, methods: Constants) -> None:
-        self._lowered = lowered
+    def __init__(self, lowered: Lowered, methods: Constants, *, split: bool = False) -> None:
+        self._program = lowered.program
         self._methods = methods
-
-    @cached_property
-    def _delegates(self) -> list[bytes]:
-        return [call.graph.serialized() for call in self._lowered.program.calls]
-
-    @cached_property
-    def _offsets(self) -> Mapping[str, int]:
-        """Blob -> offset from the first segment."""
-        end = sum(aligned(len(data)) for data in self._delegates)
-        offsets = {}
-        for weight in self._lowered.weights:
-            for blob in weight.blobs:
-                offsets[blob.key] = end
-                end += aligned(blob.nbytes)
-        return offsets
+        self._constants = lowered.own_constants if split else lowered.constants
+        self._external = lowered.constants if split else []
+        self._delegates = [call.graph.serialized() for call in lowered.program.calls]
+        self._segments = Segments(
+            lowered.own_weights if split else lowered.weights, sum(aligned(len(data)) for data in self._delegates)
+        )
 
     @cached_property
     def head(self) -> bytes:
         flatbuffer = wheel.encode(wheel.PROGRAM, self.document)
         size = len(flatbuffer) + HEADER
-        base = aligned(size)
         header = b"eh00" + b"".join(
             number.to_bytes(width, "little")
-            for number, width in ((HEADER, 4), (size, 8), (base, 8), (self._segment_bytes, 8))
+            for number, width in ((HEADER, 4), (size, 8), (aligned(size), 8), (self._segments.end, 8))
         )
-        root = int.from_bytes(flatbuffer[:4], "little") + HEADER
-        program = root.to_bytes(4, "little") + flatbuffer[4:8] + header + flatbuffer[8:]
         delegates = b"".join(data.ljust(aligned(len(data)), b"\0") for data in self._delegates)
-        return program.ljust(base, b"\0") + delegates
+        return with_header(flatbuffer, header) + delegates
 
     @property
-    def _segment_bytes(self) -> int:
-        last = self._lowered.weights[-1].blobs[-1]
-        return self._offsets[last.key] + last.nbytes
+    def _base(self) -> int:
+        return len(self.head) - sum(aligned(len(data)) for data in self._delegates)
 
     @property
     def nbytes(self) -> int:
-        before = sum(aligned(len(data)) for data in self._delegates)
-        return len(self.head) - before + self._segment_bytes
+        return self._base + self._segments.end
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -93,22 +72,16 @@ class Layout:
         for data in self._delegates:
             segments.append({"offset": at, "size": len(data)})
             at += aligned(len(data))
-        constants = self._lowered.constants
-        begin = min(self._offsets[key] for key in constants)
-        end = max(
-            self._offsets[blob.key] + blob.nbytes
-            for w in self._lowered.weights
-            for blob in w.blobs
-            if blob.key in constants
-        )
+        blobs, offsets = list(self._segments.blobs), self._segments.offsets
+        begin = min(offsets[key] for key in self._constants)
+        end = max(offsets[blob.key] + blob.nbytes for blob in blobs if blob.key in self._constants)
         constant_segment = len(segments)
         segments.append({"offset": begin, "size": end - begin})
-        read_by_name = {key for call in self._lowered.program.calls for key in call.graph.constant_keys}
         named = []
-        for blob in (blob for weight in self._lowered.weights for blob in weight.blobs if blob.key in read_by_name):
+        for blob in (blob for blob in blobs if blob.key in self._program.read_by_name):
             named.append({"key": blob.key, "segment_index": len(segments)})
-            segments.append({"offset": self._offsets[blob.key], "size": blob.nbytes})
-        forward = self._lowered.program.to_document(range(len(self._delegates)))
+            segments.append({"offset": offsets[blob.key], "size": blob.nbytes})
+        forward = self._program.to_document(range(len(self._delegates)), self._constants)
         return {
             "version": 0,
             "execution_plan": [forward, *constant_methods(self._methods)],
@@ -118,7 +91,7 @@ class Layout:
             "constant_segment": {
                 "segment_index": constant_segment,
                 # Number 0 stands for tensors that are no constants.
-                "offsets": [0, *(self._offsets[key] - begin for key in constants)],
+                "offsets": [0, *(offsets[key] - begin for key in self._constants)],
             },
             "mutable_data_segments": [],
             "named_data": named,
@@ -129,12 +102,7 @@ class Layout:
         file = HashedFile(path, progress)
         try:
             file.write(self.head)
-            base = len(self.head) - sum(aligned(len(data)) for data in self._delegates)
-            weights = self._lowered.weights
-            chunks = made_ahead((task for weight in weights for task in weight.tasks), jobs)
-            for weight in weights:
-                offsets = [base + self._offsets[blob.key] for blob in weight.blobs]
-                write_weight(file, chunks, len(weight.tasks), offsets)
+            self._segments.write(file, self._base, jobs)
         finally:
             written = file.close(name)
         return written

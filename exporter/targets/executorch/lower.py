@@ -18,18 +18,21 @@ import onnx_ir as ir
 
 from exporter.errors import TargetError
 from exporter.ir import ops
-from exporter.ir.build import config_of
+from exporter.ir.build import KEPT_TOKENS, config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
 from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, Call, Program, Tensor
-from exporter.targets.executorch.rotary import rotary_tables
+from exporter.targets.executorch.rotary import COS, SIN, rotary_tables
 from exporter.targets.executorch.subgraph import TOKENS, Constant, Shape, Subgraph
-from exporter.targets.executorch.weights import Weight, float_weight, int4_groups, int4_table, int8_rows
+from exporter.targets.executorch.weights import Weight, array, float_weight, int4_groups, int4_table, int8_rows
 from exporter.tensors import RowTensor, from_array, permute_rows
 
 EPSILON = "norm_eps"
 """Name of the constant that the norms add."""
+NO_LOGITS = "no_logits"
+"""Name of the row that a head with some tokens fills in."""
+_OWN = (EPSILON, COS, SIN, KEPT_TOKENS, NO_LOGITS)
 _GROUP_MULTIPLE = 32
 """XNNPACK's blockwise kernels take groups of a multiple of it (``xnn_define_blockwise_quantized_tensor_value``)."""
 _HINT = "the ExecuTorch target lowers decoders as exporter.ir.build makes them"
@@ -50,6 +53,16 @@ class Lowered:
     constants: list[str]
     weights: list[Weight]
     parameters: dict[str, RowTensor]
+
+    @property
+    def own_constants(self) -> list[str]:
+        """The constants that are this program's and not the model's: they depend on its context."""
+        return [key for key in self.constants if key in _OWN]
+
+    @property
+    def own_weights(self) -> list[Weight]:
+        """Their blobs."""
+        return [weight for weight in self.weights if weight.blobs[0].key in _OWN]
 
 
 @dataclass
@@ -72,6 +85,7 @@ class _Lowering:
         position: Value of the first token's position.
         tokens: The input, int64 ``[1, tokens]``.
         frequencies: What every ``Rope`` rotates by.
+        rounds: See :func:`lower`.
         rotations: Cosines and sines of this call's positions, float32 ``[tokens, head_dim / 2]``.
         values: Graph value -> where it is.
         inside: What each subgraph has been given from outside: (call, tensor's value) -> value id.
@@ -83,6 +97,7 @@ class _Lowering:
     position: int
     tokens: Tensor
     frequencies: ir.Value
+    rounds: bool
     rotations: tuple[Tensor, ...] = ()
     _call: Call | None = None
     values: dict[ir.Value, _Made | Tensor] = field(default_factory=dict)
@@ -150,8 +165,7 @@ class _Lowering:
         # What follows the program's own blobs is for delegates.
         for blob, shape, dtype in zip(self.weight(weight), shapes, dtypes, strict=False):
             if blob.key not in self.constants:
-                number = len(self.constants) + 1
-                self.constants[blob.key] = self.program.tensor(shape, dtype, buffer=number, name=blob.key)
+                self.constants[blob.key] = self.program.tensor(shape, dtype, name=blob.key)
             found.append(self.constants[blob.key])
         return found
 
@@ -258,6 +272,8 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
         parts = ordered(ints), ordered(scales)
         if ints.dtype == ir.DataType.INT8 and block == shape[1]:
             filter_ = graph.int8_rows(low.weight(int8_rows(name, *parts)), shape)
+            # One token's head waits for its weights: rounding what they multiply would gain nothing.
+            x = graph.rounded(x) if low.rounds and not ops.is_head(node) else x
         elif ints.dtype == ir.DataType.INT4 and block % _GROUP_MULTIPLE == 0:
             if _is_table(weight):
                 packed, _, steps = low.weight(int4_table(name, *parts, shared=True))
@@ -265,6 +281,7 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
             else:
                 packed, steps = low.weight(int4_groups(name, *parts))
             filter_ = graph.int4_groups((packed, steps), shape, block)
+            x = graph.rounded(x)  # XNNPACK has no other kernel for these
         else:
             raise TargetError(
                 f"XNNPACK has no kernel for {name}",
@@ -272,9 +289,9 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
                 found=f"{ints.dtype.name} in groups of {block}",
                 hint="export to gguf or onnx instead",
             )
-        y = graph.linear(graph.rounded(x), filter_)
+        y = graph.linear(x, filter_)
     low.define(node.outputs[0], y)
-    if ops.is_head(node):
+    if node.outputs[0].is_graph_output():
         low.program.output(low.exported(node.outputs[0]))
 
 
@@ -355,12 +372,26 @@ def _residual(low: _Lowering, node: ir.Node) -> None:
 
 
 def _scatter_logits(low: _Lowering, node: ir.Node) -> None:
-    raise TargetError(
-        "the ExecuTorch target cannot hold a head with some tokens yet",
-        expected="a row for every token",
-        found=f"{row_tensor(_operand(node, 1)).n_rows} rows",
-        hint="export to gguf or onnx instead",
-    )
+    """The logits of the kept tokens into a row of minus infinity: the runner wants one for every token."""
+    scores = _operand(node, 0)
+    producer = scores.producer()
+    if producer is None or producer.op_type != "Linear" or not node.outputs[0].is_graph_output():
+        raise TargetError(
+            f"node {node.name} (ScatterLogits) must be the end of the graph",
+            expected="the logits of a head",
+            found=producer.op_type if producer is not None else "an input",
+            hint=_HINT,
+        )
+    tokens = row_tensor(_operand(node, 1))
+    vocab_size = ops.attribute(node, "vocab_size")
+    columns = tokens.rows(0, tokens.n_rows)
+    nothing = np.full(vocab_size, -np.inf, np.float32)
+    (index,) = low.stored(array(KEPT_TOKENS, columns), [(1, tokens.n_rows)], [LONG])
+    (empty,) = low.stored(array(NO_LOGITS, nothing), [(1, vocab_size)], [FLOAT])
+    program, logits = low.program, low.program.tensor((1, vocab_size))
+    axis = program.integer(1)
+    program.kernel("aten::scatter", "src_out", [empty, axis, index, low.exported(scores)], logits)
+    program.output(logits)
 
 
 RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
@@ -393,11 +424,12 @@ def _rotations(low: _Lowering) -> tuple[Tensor, ...]:
     return tuple(rows)
 
 
-def lower(model: ir.Model) -> Lowered:
+def lower(model: ir.Model, *, rounds: bool = True) -> Lowered:
     """Lower a graph; no matrix is read.
 
     Args:
         model: A graph that ``verify`` accepts, quantized or not. Its ``max_seq_len`` becomes the size of the cache.
+        rounds: Whether activations are rounded to 8 bits where 8-bit matrices multiply many tokens.
 
     Raises:
         GraphError: If the graph is invalid.
@@ -412,7 +444,7 @@ def lower(model: ir.Model) -> Lowered:
     frequencies = next((_operand(node, 2) for node in model.graph if node.op_type == "Rope"), None)
     if frequencies is None:
         raise TargetError("the graph has no Rope", expected="a Llama", found="none", hint=_HINT)
-    low = _Lowering(model, program, context, position, tokens, frequencies)
+    low = _Lowering(model, program, context, position, tokens, frequencies, rounds)
     low.rotations = _rotations(low)
     for node in model.graph:
         if node.op_type not in RULES:

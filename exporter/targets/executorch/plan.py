@@ -15,6 +15,7 @@ from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
 from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
+from exporter.targets.executorch.data_file import DataFile
 from exporter.targets.executorch.layout import Layout
 from exporter.targets.executorch.lower import lower
 from exporter.targets.executorch.program import Constants
@@ -50,13 +51,17 @@ class ExecuTorchPlan:
         # Refused now rather than after the work.
         model_config(config, subject.tokenizer)
         self._model = apply_recipe(subject.model.clone(), quant.recipe)
-        set_config(self._model, config.replace(max_seq_len=files.context_length(config)))
-        self._lowered = lower(self._model)
-        self._layout = Layout(self._lowered, constant_values(self._model, subject.tokenizer))
+        self._config = config.replace(max_seq_len=files.context_length(subject))
+        set_config(self._model, self._config)
+        self._full_context = config.max_seq_len
+        self._lowered = lower(self._model, rounds=quant.rounds)
+        values = constant_values(self._model, subject.tokenizer)
+        self._layout = Layout(self._lowered, values, split=options.split_weights)
+        self._data = DataFile(self._lowered) if options.split_weights else None
         self._releases = [RELEASES[key] for key in backends.get(backends.DEFAULT).releases]
         self._needs = preflight.needs(self._layout.document["execution_plan"])
         preflight.require(self._needs, self._releases)
-        self._path = f"{files.FOLDER}/{subject.info.name}-{quant.name.upper()}.pte"
+        self._stem = f"{files.FOLDER}/{subject.info.name}-{quant.name.upper()}"
 
     @property
     def model(self) -> ir.Model:
@@ -64,7 +69,8 @@ class ExecuTorchPlan:
 
     @cached_property
     def files(self) -> Sequence[PlannedFile]:
-        return [PlannedFile(self._path, self._layout.nbytes)]
+        program = PlannedFile(f"{self._stem}.pte", self._layout.nbytes)
+        return [program] if self._data is None else [program, PlannedFile(f"{self._stem}.ptd", self._data.nbytes)]
 
     @property
     def weight_bytes(self) -> int:
@@ -84,9 +90,24 @@ class ExecuTorchPlan:
     def requires(self) -> Mapping[str, Any]:
         return preflight.described(self._needs, self._releases)
 
+    @property
+    def notes(self) -> Sequence[str]:
+        held = self._config.max_seq_len
+        if held == self._full_context:
+            return ()
+        megabytes = files.cache_bytes(self._config) / 1e6
+        return (
+            f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
+            "--max-seq-len asks for another number",
+        )
+
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
-        return [self._layout.write(folder / self._path, self._path, self._options.jobs, progress)]
+        parts: list[Layout | DataFile] = [self._layout] if self._data is None else [self._layout, self._data]
+        return [
+            part.write(folder / file.path, file.path, self._options.jobs, progress)
+            for part, file in zip(parts, self.files, strict=True)
+        ]
 
 
 def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:

@@ -15,6 +15,8 @@ from exporter.targets.executorch.subgraph import Shape, Subgraph
 
 FLOAT, HALF, LONG, CHAR, BYTE = 6, 5, 4, 1, 0
 """``exir/scalar_type.py``."""
+SCALAR_TYPES = {FLOAT: "FLOAT", HALF: "HALF", LONG: "LONG", CHAR: "CHAR", BYTE: "BYTE"}
+"""Their names (``exir/_serialize/scalar_type.fbs``)."""
 ITEM_BYTES = {FLOAT: 4, HALF: 2, LONG: 8, CHAR: 1, BYTE: 1}
 _ALIGNMENT = 64
 """Of tensors in the planned memory; a cache line, and more than any kernel asks for."""
@@ -34,17 +36,15 @@ class Tensor:
         shape: ``0`` stands for the number of tokens.
         dtype: ``FLOAT``, ``LONG`` and so on.
         value: Its index in the program's values.
-        buffer: Index of its constant; 0 if it is none.
         first: Index of the instruction that writes it; ``None`` for inputs and constants.
         last: Index of the last instruction that reads it.
         persistent: Whether it keeps its memory between calls.
-        name: Of a constant.
+        name: Of a constant; empty if it is none.
     """
 
     shape: Shape
     dtype: int
     value: int
-    buffer: int = 0
     first: int | None = None
     last: int = -1
     persistent: bool = False
@@ -93,10 +93,8 @@ class Program:
         self._values.append({"val_type": kind, "val": fields})
         return len(self._values) - 1
 
-    def tensor(
-        self, shape: Shape, dtype: int = FLOAT, *, buffer: int = 0, name: str = "", persistent: bool = False
-    ) -> Tensor:
-        made = Tensor(shape, dtype, len(self._values), buffer=buffer, name=name, persistent=persistent)
+    def tensor(self, shape: Shape, dtype: int = FLOAT, *, name: str = "", persistent: bool = False) -> Tensor:
+        made = Tensor(shape, dtype, len(self._values), name=name, persistent=persistent)
         self._values.append(made)
         return made
 
@@ -134,12 +132,24 @@ class Program:
             tensor.first = at
         tensor.last = max(tensor.last, at)
 
-    def to_document(self, delegate_segments: Sequence[int]) -> dict[str, Any]:
+    @property
+    def constants(self) -> list[Tensor]:
+        """The tensors whose content is stored, in the order in which they were made."""
+        return [value for value in self._values if isinstance(value, Tensor) and value.name]
+
+    @property
+    def read_by_name(self) -> set[str]:
+        """Keys of the blobs that delegates ask for."""
+        return {key for call in self.calls for key in call.graph.constant_keys}
+
+    def to_document(self, delegate_segments: Sequence[int], stored: Sequence[str]) -> dict[str, Any]:
         """The ``ExecutionPlan`` table.
 
         Args:
             delegate_segments: Index of the segment of each delegate.
+            stored: Names of the constants in the program's own file, in order; the others lie in another.
         """
+        buffers = {name: number for number, name in enumerate(stored, 1)}
         instructions = []
         for at, instruction in enumerate(self._instructions):
             if isinstance(instruction, Call):
@@ -160,7 +170,7 @@ class Program:
         return {
             "name": "forward",
             "container_meta_type": {"encoded_inp_str": "", "encoded_out_str": ""},
-            "values": [self._described(v, offsets) if isinstance(v, Tensor) else v for v in self._values],
+            "values": [self._described(v, offsets, buffers) if isinstance(v, Tensor) else v for v in self._values],
             "inputs": self._inputs,
             "outputs": self._outputs,
             "chains": [{"inputs": [], "outputs": [], "instructions": instructions}],
@@ -192,19 +202,20 @@ class Program:
             placed.append((start, start + size, tensor))
         return {t.value: begin for begin, _, t in placed}, max((end for _, end, _ in placed), default=0)
 
-    def _described(self, tensor: Tensor, offsets: Mapping[int, int]) -> dict[str, Any]:
+    def _described(self, tensor: Tensor, offsets: Mapping[int, int], buffers: Mapping[str, int]) -> dict[str, Any]:
         described: dict[str, Any] = {
             "scalar_type": tensor.dtype,
             "storage_offset": 0,
             "sizes": [size or self.max_tokens for size in tensor.shape],
             "dim_order": list(range(len(tensor.shape))),
             "requires_grad": False,
-            "data_buffer_idx": tensor.buffer,
+            "data_buffer_idx": buffers.get(tensor.name, 0),
             "layout": 0,
             "shape_dynamism": _BOUNDED if 0 in tensor.shape else _STATIC,
         }
         if tensor.name:
-            described["extra_tensor_info"] = {"fully_qualified_name": tensor.name}
+            location = "SEGMENT" if tensor.name in buffers else "EXTERNAL"
+            described["extra_tensor_info"] = {"fully_qualified_name": tensor.name, "location": location}
         if tensor.value in offsets:
             offset = offsets[tensor.value]
             described["allocation_info"] = {

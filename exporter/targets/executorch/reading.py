@@ -21,6 +21,7 @@ from exporter.checkpoint.fields import Fields, read_json
 from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
+from exporter.ir.build import KEPT_TOKENS
 from exporter.names import EMBEDDING, HEAD
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
@@ -33,6 +34,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "HALF": np.dtype(np.float16),
     "CHAR": np.dtype(np.int8),
     "BYTE": np.dtype(np.uint8),
+    "LONG": np.dtype(np.int64),
 }
 
 _HEAD_BYTES = 40
@@ -50,12 +52,16 @@ class _Filter:
 class PteFile:
     """A program on the disk.
 
+    Args:
+        path: The ``.pte`` file.
+        data: The ``.ptd`` file of its weights, if they have one.
+
     Raises:
         CheckpointError: If the file is none.
         TargetError: If its tables are damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: Path | None = None) -> None:
         if path.stat().st_size < _HEAD_BYTES:
             raise CheckpointError(f"{path.name} is too short for a program", found=f"{path.stat().st_size} bytes")
         self._data = np.memmap(path, np.uint8, "r")
@@ -64,6 +70,7 @@ class PteFile:
             raise CheckpointError(f"{path.name} is not an ExecuTorch program with segments", found=head[4:12])
         size, self._base = struct.unpack_from("<QQ", head, 16)
         self._program = wheel.decode(wheel.PROGRAM, bytes(self._data[:size]))
+        self._data_file = None if data is None else PtdFile(data)
         self.plans: dict[str, dict[str, Any]] = {plan["name"]: plan for plan in self._program["execution_plan"]}
 
     @property
@@ -97,7 +104,8 @@ class PteFile:
     @cached_property
     def named(self) -> dict[str, Array]:
         """Key -> bytes of what delegates read by name."""
-        return {entry["key"]: self.segment(entry["segment_index"]) for entry in self._program["named_data"]}
+        found = {} if self._data_file is None else dict(self._data_file.named)
+        return found | {entry["key"]: self.segment(entry["segment_index"]) for entry in self._program["named_data"]}
 
     @cached_property
     def tensors(self) -> dict[str, Array]:
@@ -107,11 +115,14 @@ class PteFile:
         found = {}
         for value in self.forward["values"]:
             tensor = value["val"]
-            if value["val_type"] == "Tensor" and tensor["data_buffer_idx"]:
-                dtype, shape = _DTYPES[tensor["scalar_type"]], tensor["sizes"]
-                start = offsets[tensor["data_buffer_idx"]]
-                raw = data[start : start + dtype.itemsize * int(np.prod(shape))]
-                found[tensor["extra_tensor_info"]["fully_qualified_name"]] = raw.view(dtype).reshape(shape)
+            if value["val_type"] != "Tensor" or "extra_tensor_info" not in tensor:
+                continue
+            dtype, shape = _DTYPES[tensor["scalar_type"]], tensor["sizes"]
+            info = tensor["extra_tensor_info"]
+            name, nbytes = info["fully_qualified_name"], dtype.itemsize * int(np.prod(shape))
+            start = offsets[tensor["data_buffer_idx"]]
+            raw = self.named[name] if info["location"] == "EXTERNAL" else data[start : start + nbytes]
+            found[name] = raw.view(dtype).reshape(shape)
         return found
 
     @cached_property
@@ -129,6 +140,31 @@ class PteFile:
         return found
 
 
+class PtdFile:
+    """Weights on the disk.
+
+    Raises:
+        CheckpointError: If the file is none, or shorter than its tables say.
+        TargetError: If its tables are damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        head = bytes(data[:48])
+        if head[8:12] != b"FH01":
+            raise CheckpointError(f"{path.name} is not a data file of ExecuTorch", found=head[4:12])
+        begin, size, base = struct.unpack_from("<QQQ", head, 16)
+        document = wheel.decode(wheel.FLAT_TENSOR, bytes(data[: begin + size]))
+        self.named: dict[str, Array] = {}
+        for entry in document["named_data"]:
+            segment = document["segments"][entry["segment_index"]]
+            start = base + segment["offset"]
+            found = data[start : start + segment["size"]]
+            if len(found) != segment["size"]:
+                raise CheckpointError(f"{path.name} is too short", expected=segment["size"], found=len(found))
+            self.named[entry["key"]] = found
+
+
 def read_config(file: PteFile, folder: Path) -> ModelConfig:
     """The hyperparameters: as the program computes, and from ``config.json`` the formula of its rotary table.
 
@@ -142,6 +178,7 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
     table, *_, embedded = _embedding(file)
     vocab_size, dim = table["sizes"][0], embedded["sizes"][-1]
     matrices = {_name(filter_): _tensor(filter_)["dims"] for filter_ in file.filters}
+    kept = file.tensors.get(KEPT_TOKENS)
     config = ModelConfig(
         dim=dim,
         n_layers=len(attentions),
@@ -155,6 +192,7 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
         rope_scaling=described.rope_scaling,
         max_seq_len=cache[1],
         tied_embeddings=HEAD not in matrices,
+        kept_tokens=None if kept is None else tuple(kept.reshape(-1).tolist()),
     )
     for name, function in ((COS, np.cos), (SIN, np.sin)):
         expected = rotary_rows(inv_freq(config), function, 0, config.max_seq_len)

@@ -29,14 +29,16 @@ class ExecuTorch:
 
     Args:
         path: The ``.pte`` file; its tokenizer lies beside it.
+        data: The ``.ptd`` file of its weights, if they have one.
 
     Raises:
         RuntimeUnavailableError: See :func:`exporter.targets.executorch.wheel.require`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: Path | None = None) -> None:
         wheel.require()
         self.path = path
+        self.data = data
 
     def logits(self, token_ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
         """Logits at every position, ``[n_tokens, vocab_size]``.
@@ -90,10 +92,13 @@ class ExecuTorch:
         found: dict[str, Any] = self._ask("constants")
         return found
 
-    def generate(self, prompt: str, max_new_tokens: int) -> str:
-        """What the C++ ``TextLLMRunner`` says to a prompt, greedily; special tokens in it by their names."""
-        tokenizer = str(self.path.parent / "tokenizer.json")
-        said: str = self._ask("generate", prompt=prompt, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
+    def generate(self, prompt: str, max_new_tokens: int, *, tokenizer: str = "tokenizer.json") -> str:
+        """What the C++ ``TextLLMRunner`` says to a prompt, greedily; special tokens in it by their names.
+
+        ``tokenizer`` is the file beside the program that it takes: Hugging Face's, or Meta's where there is one.
+        """
+        path = str(self.path.parent / tokenizer)
+        said: str = self._ask("generate", prompt=prompt, max_new_tokens=max_new_tokens, tokenizer=path)
         return said
 
     def _require_room(self, n_tokens: int) -> None:
@@ -103,11 +108,12 @@ class ExecuTorch:
                 "the text is longer than the program's cache",
                 expected=f"at most {context} tokens",
                 found=n_tokens,
-                hint="export it again with a longer context",
+                hint="export it again with a larger --max-seq-len",
             )
 
     def _ask(self, request: str, **arguments: Any) -> Any:
-        question = json.dumps({"request": request, "model": str(self.path), **arguments})
+        data = None if self.data is None else str(self.data)
+        question = json.dumps({"request": request, "model": str(self.path), "data": data, **arguments})
         # subprocess.run kills the child on every exception here, Ctrl-C included.
         child = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-m", "exporter.targets.executorch.worker"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.ir.build import config_of
 from exporter.targets.base import Backend, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.executorch import files as shared
 from exporter.targets.executorch import reading, runtime, variants, wheel
@@ -14,7 +13,7 @@ from exporter.targets.executorch.capabilities import ALIASES, QUANTS, ExecuTorch
 from exporter.targets.executorch.plan import ExecuTorchPlan
 
 REMARKS = (
-    f"ExecuTorch: the cache holds {shared.CONTEXT} positions, or the model's own number if that is smaller.",
+    f"ExecuTorch: the cache holds {shared.CONTEXT} positions unless more were asked for with `--max-seq-len`.",
     "ExecuTorch: checked on this machine's CPU; the Arm kernels of a phone were not run.",
     "ExecuTorch: the runner's tokenizer always recognises special tokens by their names, in a user's text as well.",
 )
@@ -34,10 +33,7 @@ class _ExecuTorch(Target):
     backends: Mapping[str, Backend] = BACKENDS
     language = "python"
     remarks = REMARKS
-    packages: Mapping[str, str] = {
-        "maven": f"org.pytorch:executorch-android:{wheel.RELEASE}",
-        "swift": f"https://github.com/pytorch/executorch#swiftpm-{wheel.RELEASE}",
-    }
+    packages: Mapping[str, str] = shared.PACKAGES
 
     def resolve(self, name: str, options: Options) -> str | None:
         variant = variants.parse(self.aliases.get(name, name))
@@ -51,16 +47,20 @@ class _ExecuTorch(Target):
     def plan(self, subject: Subject, quant: str, options: Options) -> ExecuTorchPlan:
         return ExecuTorchPlan(subject, self.quant(quant), options)
 
-    def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
-        return shared.render(config_of(subject.model), subject.tokenizer)
+    def shared_files(
+        self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]
+    ) -> Mapping[str, str | bytes]:
+        return shared.render(subject)
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
+        program, *data = (file.path for file in files)
+        arguments = ", ".join(f'"{path}"' for path in (program, f"{shared.FOLDER}/tokenizer.json", *data))
         return [
             "from executorch.extension.pybindings import _portable_lib  # registers what the others extend",
             "import executorch.kernels.quantized",
             "from executorch.extension.llm.custom_ops import custom_ops",
             "from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner",
-            f'runner = TextLLMRunner("{files[0].path}", "{shared.FOLDER}/tokenizer.json")',
+            f"runner = TextLLMRunner({arguments})",
             'runner.generate("Once upon a time", GenerationConfig(max_new_tokens=64))',
         ]
 
@@ -71,13 +71,13 @@ class _ExecuTorch(Target):
         wheel.require()
 
     def load(self, files: Sequence[Path]) -> Runtime:
-        return runtime.ExecuTorch(files[0])
+        return runtime.ExecuTorch(*files)
 
     def read_back(self, files: Sequence[Path]) -> ReadBack:
         from exporter.tokenizer import load_tokenizer_folder
 
         folder = files[0].parent
-        file = reading.PteFile(files[0])
+        file = reading.PteFile(*files)
         config = reading.read_config(file, folder)
         tokenizer = load_tokenizer_folder(folder).padded(config.vocab_size)
         return ReadBack(config, reading.read_weights(file, config), tokenizer)

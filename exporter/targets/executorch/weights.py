@@ -46,6 +46,11 @@ def float_weight(name: str, tensor: RowTensor) -> Weight:
     return Weight((Constant(name, 4 * int(wide.size)),), tasks)
 
 
+def array(name: str, values: Array) -> Weight:
+    """A small array as it is."""
+    return Weight((Constant(name, values.nbytes),), (lambda: (values,),))
+
+
 def int8_rows(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
     """``<name>.ints`` int8 ``[out, in]`` and ``<name>.scales`` float32 ``[out]``."""
     blobs = Constant(f"{name}.ints", int(ints.size)), Constant(f"{name}.scales", 4 * ints.n_rows)

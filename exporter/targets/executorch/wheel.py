@@ -25,6 +25,8 @@ RELEASE = next(iter(CHECKED))
 
 PROGRAM = Path("exir/_serialize/program.fbs")
 """Schema of a ``.pte`` file."""
+FLAT_TENSOR = Path("extension/flat_tensor/serialize/flat_tensor.fbs")
+"""Schema of a ``.ptd`` file."""
 XNNPACK = Path("backends/xnnpack/serialization/schema.fbs")
 """Schema of what the XNNPACK backend is given."""
 

@@ -27,14 +27,14 @@ LIBRARIES = (
 """What the LLM runner of the apps has beside the portable kernels: 8-bit embeddings, cache and attention."""
 
 
-def open_program(path: str) -> Any:
-    """The program, with the kernels of the LLM runner beside the portable ones."""
+def open_program(path: str, data: str | None = None) -> Any:
+    """The program, with the LLM runner's kernels beside the portable ones; ``data`` is the file of its weights."""
     import torch
     from executorch.extension.pybindings import _portable_lib as bindings
 
     for library in LIBRARIES:
         torch.ops.load_library(next(wheel.path(library.parent).glob(library.name)))  # type: ignore[no-untyped-call]
-    return bindings._load_for_executorch(path)
+    return bindings._load_for_executorch(path, data)
 
 
 def call(program: Any, method: str) -> Any:
@@ -54,7 +54,7 @@ def forward(program: Any, ids: Sequence[int], position: int) -> npt.NDArray[np.f
 
 def logits(request: Request) -> None:
     """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.logits`; saves the array as ``request["out"]``."""
-    program = open_program(request["model"])
+    program = open_program(request["model"], request["data"])
     ids, prefill = request["ids"], request["prefill"]
     rows = [forward(program, ids[i : i + 1], i) for i in range(prefill - 1)]
     rows.append(forward(program, ids[:prefill], 0))
@@ -64,7 +64,7 @@ def logits(request: Request) -> None:
 
 def greedy(request: Request) -> list[int]:
     """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.greedy`."""
-    program, ids, found = open_program(request["model"]), request["ids"], list[int]()
+    program, ids, found = open_program(request["model"], request["data"]), request["ids"], list[int]()
     scores = forward(program, ids, 0)
     while len(found) < request["n_predict"] and (token := int(scores.argmax())) not in request["stops"]:
         found.append(token)
@@ -74,18 +74,19 @@ def greedy(request: Request) -> list[int]:
 
 def constants(request: Request) -> dict[str, Any]:
     """Name -> value of the constant methods."""
-    program = open_program(request["model"])
+    program = open_program(request["model"], request["data"])
     return {name: call(program, name) for name in program.method_names() if name != "forward"}
 
 
 def generate(request: Request) -> str:
     """What the C++ runner says to a prompt, greedily; without the prompt."""
-    open_program(request["model"])  # for its kernels
+    open_program(request["model"], request["data"])  # for its kernels
     from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
 
     said: list[str] = []
     config = GenerationConfig(echo=False, max_new_tokens=request["max_new_tokens"], temperature=0.0, num_bos=0)
-    TextLLMRunner(request["model"], request["tokenizer"]).generate(request["prompt"], config, said.append)
+    runner = TextLLMRunner(request["model"], request["tokenizer"], request["data"])
+    runner.generate(request["prompt"], config, said.append)
     return "".join(said)
 
 

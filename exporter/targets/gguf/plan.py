@@ -98,6 +98,10 @@ class GgufPlan:
         return anonymous_bytes() + _KERNEL_BYTES + in_flight
 
     @property
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    @property
     def requires(self) -> Mapping[str, Any]:
         return {}
 

@@ -77,9 +77,10 @@ class TensorStream:
         self._n_chunks = len(tensor.ranges(jobs))
         self._chunks = chunks
         self._progress = progress
+        self._name = tensor.name
 
     def tofile(self, file: BinaryIO | Any) -> None:
         for _ in range(self._n_chunks):
             data = contiguous_bytes(next(self._chunks))
             file.write(data)
-            self._progress(len(data))
+            self._progress(len(data), self._name)

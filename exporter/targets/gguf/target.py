@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class _Gguf(Target):
         model = full_height(subject.model)
         if row.portable:
             model = apply_recipe(model, PORTABLE_RECIPES[quant])
-        return GgufPlan(Subject(model, subject.tokenizer, subject.info), row, options)
+        return GgufPlan(dataclasses.replace(subject, model=model), row, options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         first = next(iter(artifacts.values()))[0]

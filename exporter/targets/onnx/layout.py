@@ -90,7 +90,7 @@ def write_data(
         sink = HashedFile(folder / planned.path, progress)
         try:
             for at in (at for at in placed if at.file == number):
-                write_weight(sink, chunks, len(at.weight.tasks), at.offsets)
+                write_weight(sink, at.weight.blobs[0].name, chunks, len(at.weight.tasks), at.offsets)
         finally:
             file = sink.close(planned.path)
         written.append(file)

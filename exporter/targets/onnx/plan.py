@@ -153,6 +153,10 @@ class OnnxPlan:
         )
 
     @property
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    @property
     def requires(self) -> Mapping[str, Any]:
         return {}
 
@@ -162,7 +166,7 @@ class OnnxPlan:
             self.variant.placed, f"{repository.MODELS}/{self.variant.name}", folder, self._options.jobs, progress
         )
         (folder / self._path).write_bytes(self._bytes)
-        progress(len(self._bytes))
+        progress(len(self._bytes), "graph")
         return [WrittenFile(self._path, len(self._bytes), hashlib.sha256(self._bytes).hexdigest()), *data]
 
     @property

@@ -1,0 +1,42 @@
+"""The ExecuTorch target next to executorch's own exporter: what an export costs, what the bits cost, how fast it runs.
+
+    python -m benchmarks.executorch cost                     # --shape 3b, --shape 8b: ours alone
+    python -m benchmarks.executorch quality --text FILE      # FILE: any English text of 100 kB or more
+    python -m benchmarks.executorch speed
+    python -m benchmarks.executorch rounding                 # what 8-bit activations do to the logits
+
+What the peer builds for ``quality`` and ``speed`` is kept in ``.cache/bench/peers``; ours is built anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks import executorch_cost, executorch_quality, executorch_rounding, executorch_speed
+from benchmarks.measure import machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("cost").add_argument(
+        "--shape", action="append", help="demo, 1b, 3b or 8b; default: demo and 1b"
+    )
+    commands.add_parser("quality").add_argument("--text", type=Path, required=True)
+    commands.add_parser("speed")
+    commands.add_parser("rounding")
+    arguments = parser.parse_args()
+    print(f"{machine()}\n")
+    if arguments.command == "cost":
+        executorch_cost.run(arguments.shape or ("demo", "1b"))
+    elif arguments.command == "quality":
+        executorch_quality.run(arguments.text)
+    elif arguments.command == "speed":
+        executorch_speed.run()
+    else:
+        executorch_rounding.run()
+
+
+if __name__ == "__main__":
+    main()
