@@ -16,8 +16,10 @@ import exporter
 from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
+from exporter.commands.guard import guard_eval
 from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
+from exporter.commands.prune import prune, prune_guard
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
 
@@ -343,6 +345,9 @@ def _remarks(target: Any, quant: str) -> str:
 
 main.add_command(bundle)
 main.add_command(evaluate)
+main.add_command(prune)
+main.add_command(prune_guard)
+main.add_command(guard_eval)
 main.add_command(matrix)
 main.add_command(diff)
 

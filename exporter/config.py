@@ -50,6 +50,8 @@ class ModelConfig:
         max_seq_len: Longest context the model was made for, in tokens.
         tied_embeddings: Whether the head is the embedding. ``None`` while unknown: Meta's files carry
             ``output.weight`` even when it is a copy, and opening a checkpoint reads no weights.
+        kept_tokens: The tokens that have a row in the head, ascending; every other token's logit is minus infinity.
+            ``None``: all tokens have one. A head of some rows is never tied.
     """
 
     dim: int
@@ -64,6 +66,12 @@ class ModelConfig:
     max_seq_len: int
     rope_scaling: RopeScaling | None = None
     tied_embeddings: bool | None = None
+    kept_tokens: tuple[int, ...] | None = None
+
+    @property
+    def head_rows(self) -> int:
+        """Rows of an untied head."""
+        return self.vocab_size if self.kept_tokens is None else len(self.kept_tokens)
 
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""
@@ -78,4 +86,6 @@ class ModelConfig:
         scaling = data.get("rope_scaling")
         if scaling is not None:
             scaling = RopeScaling(**{**scaling, "factors": tuple(scaling.get("factors", ()))})
-        return ModelConfig(**{**data, "rope_scaling": scaling})
+        kept = data.get("kept_tokens")
+        kept = None if kept is None else tuple(kept)
+        return ModelConfig(**{**data, "rope_scaling": scaling, "kept_tokens": kept})

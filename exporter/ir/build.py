@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
@@ -15,6 +16,12 @@ from exporter.ir.spec import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, vocabula
 from exporter.names import expected_shapes
 from exporter.rope import inv_freq
 from exporter.tensors import RowTensor, from_array, renamed
+
+KEPT_TOKENS = "output.tokens"
+"""Initializer that lists the tokens of a head with some rows, int64."""
+
+KEPT_LOGITS = "kept_logits"
+"""Node that makes the logits of those tokens."""
 
 CONFIG_KEY = "exporter.config"
 """Model metadata entry that holds the configuration as JSON."""
@@ -129,8 +136,7 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
         h = ops.residual(graph, h, linear(hidden, "feed_forward.w2"), name=f"{prefix}.ffn_residual")
 
     h = ops.rms_norm(graph, h, weight("norm.weight"), epsilon=config.norm_eps, name="norm")
-    head = weight("tok_embeddings.weight" if config.tied_embeddings else "output.weight")
-    logits = ops.linear(graph, h, head, name="logits")
+    logits = head(graph, h, weight("tok_embeddings.weight" if config.tied_embeddings else "output.weight"), config)
     graph.outputs.extend([logits, *presents])
 
     if unused:
@@ -143,3 +149,16 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="exporter", functions=functions)
     set_config(model, config)
     return model
+
+
+def head(graph: ir.Graph, hidden: ir.Value, weight: ir.Value, config: ModelConfig) -> ir.Value:
+    """Append the head: logits ``[batch, seq_len, vocab_size]`` from ``hidden [batch, seq_len, dim]``.
+
+    A ``weight`` with rows for some tokens only, those that the configuration keeps, leaves the other logits minus
+    infinity.
+    """
+    if config.kept_tokens is None:
+        return ops.linear(graph, hidden, weight, name="logits")
+    some = ops.linear(graph, hidden, weight, name=KEPT_LOGITS)
+    tokens = ops.initializer(graph, from_array(KEPT_TOKENS, np.array(config.kept_tokens, np.int64)))
+    return ops.scatter_logits(graph, some, tokens, vocab_size=config.vocab_size, name="logits")

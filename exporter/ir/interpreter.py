@@ -102,6 +102,12 @@ def _residual(node: ir.Node, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x + y
 
 
+def _scatter_logits(node: ir.Node, x: torch.Tensor, tokens: RowTensor) -> torch.Tensor:
+    full = torch.full((*x.shape[:-1], ops.attribute(node, "vocab_size")), -torch.inf)
+    full[..., torch.from_numpy(tokens.rows(0, tokens.n_rows).copy())] = x
+    return full
+
+
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "Embedding": _embedding,
     "RMSNorm": _rms_norm,
@@ -110,6 +116,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "Attention": _attention,
     "SwiGLU": _swiglu,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
 }
 """Op name -> implementation ``(node, *operands)``; weights arrive as :class:`RowTensor`, activations as tensors."""
 

@@ -35,7 +35,7 @@ def roles(weight: ir.Value) -> frozenset[str]:
     for node, index in weight.uses():
         role = _WEIGHT_OPERAND.get(node.op_type)
         if role is not None and index == 1:
-            found.add(HEAD if role == LINEAR and node.outputs[0].is_graph_output() else role)
+            found.add(HEAD if ops.is_head(node) else role)
     return frozenset(found)
 
 

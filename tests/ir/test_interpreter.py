@@ -15,6 +15,8 @@ import torch
 
 from exporter.config import RopeScaling
 from exporter.ir import interpreter, store
+from exporter.ir.build import config_of
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.source import SourceOptions, open_source
 from tests.fixtures.models import TinySpec
 from tests.ir.graphs import graph, random_inputs, token_ids
@@ -128,6 +130,20 @@ def assert_onnx_runtime_agrees(model: ir.Model, session: onnxruntime.InferenceSe
     found = session.run(list(expected), {name: tensor.numpy() for name, tensor in inputs.items()})
     for name, array in zip(expected, found, strict=True):
         assert distance(expected[name], array) < TOLERANCE, name
+
+
+def test_a_head_with_some_tokens_runs_in_onnx_runtime(tmp_path: Path) -> None:
+    model = narrow_head(graph(TinySpec(tied=True)), [3, 5, 575])
+    store.save(model, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "graph.onnx", providers=["CPUExecutionProvider"])
+    inputs = random_inputs(model, batch=2, past=4, new=3)
+    expected = interpreter.run(model, inputs)["logits"].numpy()
+    (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
+    finite = np.isfinite(expected)
+    assert finite.sum() == 2 * 3 * 3
+    assert np.array_equal(np.isneginf(found), ~finite)
+    assert distance(expected[finite], found[finite]) < TOLERANCE
+    assert config_of(store.load(tmp_path / "graph.onnx")).kept_tokens == (3, 5, 575)
 
 
 @pytest.mark.parametrize("chunks", [(1,) * 12, (7, 1, 4), (11, 1)], ids=["token by token", "unequal", "prefill + 1"])

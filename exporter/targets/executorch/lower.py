@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from exporter.errors import TargetError
 from exporter.ir import ops
-from exporter.ir.build import config_of
+from exporter.ir.build import KEPT_TOKENS, config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
@@ -26,12 +26,14 @@ from exporter.targets.executorch.engine import Arithmetic, Engine, Section
 from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, SCALAR_TYPE, Program, Tensor
 from exporter.targets.executorch.rotary import COS, SIN, rotary_tables
 from exporter.targets.executorch.subgraph import TOKENS, Constant, Shape
-from exporter.targets.executorch.weights import Weight, float_weight, int4_table, int8_groups
+from exporter.targets.executorch.weights import Weight, array, float_weight, int4_table, int8_groups
 from exporter.tensors import RowTensor, from_array, permute_rows
 
 EPSILON = "norm_eps"
 """Name of the constant that the norms add."""
-_OWN = (EPSILON, COS, SIN)
+NO_LOGITS = "no_logits"
+"""Name of the row that a head with some tokens fills in."""
+_OWN = (EPSILON, COS, SIN, KEPT_TOKENS, NO_LOGITS)
 GROUP_MULTIPLE = 32
 """XNNPACK's blockwise kernels take groups of a multiple of it (``xnn_define_blockwise_quantized_tensor_value``)."""
 HINT = "the ExecuTorch target lowers decoders as exporter.ir.build makes them"
@@ -169,10 +171,6 @@ def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
 
 
-def is_head(node: ir.Node) -> bool:
-    return node.op_type == "Linear" and node.outputs[0].is_graph_output()
-
-
 def scales_shape(scales: RowTensor) -> Shape:
     """Of the scales of 8-bit integers, as kernels want them: one axis if there is one scale a row."""
     return scales.dims if scales.dims[1] > 1 else scales.dims[:1]
@@ -232,7 +230,7 @@ def _rms_norm(low: Lowering, node: ir.Node) -> None:
     source, weight = operand(node, 0), operand(node, 1)
     gain = low.parameters.setdefault(str(weight.name), float_rows(weight))
     width = gain.n_rows
-    if any(is_head(reader) for reader in _readers(node)):
+    if any(ops.is_head(reader) for reader in _readers(node)):
         # Only the last token's logits are asked for, and the head is the largest matrix.
         last = low.program.tensor((width,))
         axis, at = low.program.integer(0), low.program.integer(-1)
@@ -262,7 +260,7 @@ def _linear(low: Lowering, node: ir.Node) -> None:
         return rows if order is None else permute_rows(rows, order)
 
     low.define(node.outputs[0], low.engine.product(low, node, x, ordered))
-    if is_head(node):
+    if node.outputs[0].is_graph_output():
         low.program.output(low.exported(node.outputs[0]))
 
 
@@ -326,6 +324,29 @@ def _residual(low: Lowering, node: ir.Node) -> None:
     low.define(node.outputs[0], low.graph.add(x, y))
 
 
+def _scatter_logits(low: Lowering, node: ir.Node) -> None:
+    """The logits of the kept tokens into a row of minus infinity: the runner wants one for every token."""
+    scores = operand(node, 0)
+    producer = scores.producer()
+    if producer is None or producer.op_type != "Linear" or not node.outputs[0].is_graph_output():
+        raise TargetError(
+            f"node {node.name} (ScatterLogits) must be the end of the graph",
+            expected="the logits of a head",
+            found=producer.op_type if producer is not None else "an input",
+            hint=HINT,
+        )
+    tokens = row_tensor(operand(node, 1))
+    vocab_size = ops.attribute(node, "vocab_size")
+    columns = tokens.rows(0, tokens.n_rows)
+    nothing = np.full(vocab_size, -np.inf, np.float32)
+    (index,) = low.stored(array(KEPT_TOKENS, columns), [(1, tokens.n_rows)], [LONG])
+    (empty,) = low.stored(array(NO_LOGITS, nothing), [(1, vocab_size)], [FLOAT])
+    program, logits = low.program, low.program.tensor((1, vocab_size))
+    axis = program.integer(1)
+    program.kernel("aten::scatter", "src_out", [empty, axis, index, low.exported(scores)], logits)
+    program.output(logits)
+
+
 RULES: dict[str, Callable[[Lowering, ir.Node], None]] = {
     "Embedding": _embedding,
     "RMSNorm": _rms_norm,
@@ -334,6 +355,7 @@ RULES: dict[str, Callable[[Lowering, ir.Node], None]] = {
     "Attention": _attention,
     "SwiGLU": _swiglu,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers
 }
 """Op -> how it is lowered."""

@@ -21,6 +21,7 @@ from exporter.checkpoint.fields import Fields, read_json
 from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
+from exporter.ir.build import KEPT_TOKENS
 from exporter.names import EMBEDDING, HEAD
 from exporter.quant.packing import unpack_4
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
@@ -35,6 +36,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "HALF": np.dtype(np.float16),
     "CHAR": np.dtype(np.int8),
     "BYTE": np.dtype(np.uint8),
+    "LONG": np.dtype(np.int64),
 }
 
 _HEAD_BYTES = 40
@@ -178,6 +180,7 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
     table, *_, embedded = _embedding(file)
     vocab_size, dim = table["sizes"][0], embedded["sizes"][-1]
     matrices = {name: tensor.dims for name, tensor in _matrices(file)}
+    kept = file.tensors.get(KEPT_TOKENS)
     config = ModelConfig(
         dim=dim,
         n_layers=len(attentions),
@@ -191,6 +194,7 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
         rope_scaling=described.rope_scaling,
         max_seq_len=cache[1],
         tied_embeddings=HEAD not in matrices,
+        kept_tokens=None if kept is None else tuple(kept.reshape(-1).tolist()),
     )
     for name, function in ((COS, np.cos), (SIN, np.sin)):
         expected = rotary_rows(inv_freq(config), function, 0, config.max_seq_len)

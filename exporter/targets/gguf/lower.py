@@ -58,10 +58,10 @@ def _signature(model: ir.Model) -> Iterator[tuple[str, tuple[str | None, ...], t
 
 
 def _parameters(model: ir.Model) -> dict[str, ir.Value]:
-    """Canonical name -> weight operand, in the order of first use; rotary frequencies are no parameter."""
+    """Canonical name -> weight operand, in the order of first use; frequencies and lists of tokens are none."""
     found: dict[str, ir.Value] = {}
     for node in model.graph:
-        if node.op_type == "DequantizeLinear":
+        if node.op_type in ("DequantizeLinear", "ScatterLogits"):
             continue
         for value in node.inputs:
             if value is not None and (value.is_initializer() or is_quantized(value)):
