@@ -50,6 +50,11 @@ class ModelConfig:
         max_seq_len: Longest context the model was made for, in tokens.
         tied_embeddings: Whether the head is the embedding. ``None`` while unknown: Meta's files carry
             ``output.weight`` even when it is a copy, and opening a checkpoint reads no weights.
+        ffn_hadamard: Whether a Hadamard transform precedes the feed-forward layer's last projection, ``w2``
+            (R4 of SpinQuant, Liu et al. 2024, arXiv 2405.16406).
+        lora_rank: Rank of the low-rank adaptor beside every projection of every layer; 0 if there are none
+            (Hu et al. 2021, arXiv 2106.09685).
+        lora_scale: What the adaptors' outputs are multiplied by; 0 if there are none.
     """
 
     dim: int
@@ -64,6 +69,9 @@ class ModelConfig:
     max_seq_len: int
     rope_scaling: RopeScaling | None = None
     tied_embeddings: bool | None = None
+    ffn_hadamard: bool = False
+    lora_rank: int = 0
+    lora_scale: float = 0.0
 
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""

@@ -16,7 +16,7 @@ import torch
 from exporter.config import RopeScaling
 from exporter.ir import interpreter, store
 from exporter.source import SourceOptions, open_source
-from tests.fixtures.models import TinySpec
+from tests.fixtures.models import ADAPTED_SPEC, TinySpec
 from tests.ir.graphs import graph, random_inputs, token_ids
 
 Logits = npt.NDArray[np.float32]
@@ -38,6 +38,14 @@ SPECS = {
     "llama3 rope": TinySpec(rope_scaling=LLAMA3_ROPE),
     "linear rope": TinySpec(rope_scaling=RopeScaling("linear", 4.0)),
 }
+
+ADAPTED = {
+    "a Hadamard transform": TinySpec(ffn_dim=128, ffn_hadamard=True),
+    "another width of it": TinySpec(ffn_dim=256, ffn_hadamard=True),
+    "adaptors": TinySpec(lora_rank=4, lora_scale=2.0),
+    "both": ADAPTED_SPEC,
+}
+"""What transformers does not compute."""
 
 WRONG = {
     "another epsilon": TinySpec(norm_eps=2e-5),
@@ -117,7 +125,7 @@ def test_it_agrees_with_onnx_runtime_on_the_saved_graph(recipe: str, step: dict[
 
 
 @pytest.mark.parametrize("step", [STEPS["prefill"], STEPS["several tokens after a cache"]], ids=["prefill", "cache"])
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", (SPECS | ADAPTED).values(), ids=SPECS | ADAPTED)
 def test_every_shape_runs_in_onnx_runtime(spec: TinySpec, step: dict[str, int], saved: Saved) -> None:
     assert_onnx_runtime_agrees(*saved(spec, "int4" if spec.tied else "f32"), step)
 
