@@ -128,17 +128,19 @@ class ApplyRecipe(passes.InPlacePass):
 def _require_encoded(weight: ir.Value, scheme: Scheme, recipe: Recipe) -> None:
     """Integers that somebody has chosen stay: choosing others of them would lose what they were chosen for."""
     ints, _, block = quantized_parts(weight)
-    if (ints.dtype, block) != (scheme.dtype, scheme.block_size(ints.dims[1])):
+    n_cols = ints.dims[1]
+    if (ints.dtype, block) != (scheme.dtype, scheme.block_size(n_cols)):
         raise GraphError(
             f"{weight.name} is quantized already, and not as {recipe.name} has it",
-            expected=f"{scheme.bits} bits, {_grouped(scheme.group_size)}",
-            found=f"{4 if ints.dtype == ir.DataType.INT4 else 8} bits, {_grouped(block)}",
-            hint="f32 decodes it; for other rows, export the bf16 checkpoint that this one was made from",
+            expected=_described(scheme.dtype, scheme.block_size(n_cols), n_cols),
+            found=_described(ints.dtype, block, n_cols),
+            hint="take a row that keeps it, or f32, which decodes it; or export the bf16 checkpoint it was made from",
         )
 
 
-def _grouped(group_size: int | None) -> str:
-    return "one scale a row" if group_size is None else f"a scale for {group_size} columns"
+def _described(dtype: ir.DataType, block: int, n_cols: int) -> str:
+    bits = 4 if dtype == ir.DataType.INT4 else 8
+    return f"{bits} bits, " + ("one scale a row" if block == n_cols else f"a scale for {block} columns")
 
 
 def _decode(graph: ir.Graph, weight: ir.Value, dtype: ir.DataType) -> None:

@@ -2,8 +2,9 @@
 
 Everything between two attentions is one XNNPACK delegate; what remains outside are the embedding, the rows of the
 rotary table, the cache and the attention itself, for which the LLM runner links kernels of its own
-(``llama::update_cache``, ``llama::custom_sdpa``). ``torch.export`` and the partitioner make twelve delegates a layer
-of the same model, and take a minute for two layers (measured with ExecuTorch 1.4.0).
+(``llama::update_cache``, ``llama::custom_sdpa``), as it does for SpinQuant's ``llama::fast_hadamard_transform``.
+``torch.export`` and the partitioner make twelve delegates a layer of the same model, and take a minute for two layers
+(measured with ExecuTorch 1.4.0).
 
 Activations are ``[tokens, width]`` everywhere but in the attention.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.errors import TargetError
@@ -30,7 +32,9 @@ from exporter.tensors import RowTensor, from_array, permute_rows
 
 EPSILON = "norm_eps"
 """Name of the constant that the norms add."""
-_OWN = (EPSILON, COS, SIN)
+LORA_SCALE = "lora_scale"
+"""Name of the constant that the adaptors are multiplied by."""
+_OWN = (EPSILON, LORA_SCALE, COS, SIN)
 _GROUP_MULTIPLE = 32
 """XNNPACK's blockwise kernels take groups of a multiple of it (``xnn_define_blockwise_quantized_tensor_value``)."""
 _HINT = "the ExecuTorch target lowers decoders as exporter.ir.build makes them"
@@ -54,7 +58,7 @@ class Lowered:
 
     @property
     def own_constants(self) -> list[str]:
-        """The constants that are this program's and not the model's: they depend on its context."""
+        """The constants that are this program's: they depend on its context, or are numbers and no weights."""
         return [key for key in self.constants if key in _OWN]
 
     @property
@@ -181,6 +185,28 @@ def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
 
 
+def _row_order(node: ir.Node, n_rows: int) -> npt.NDArray[np.intp] | None:
+    """How the rows of a projection are ordered; ``None`` where they stay.
+
+    XNNPACK cannot take every other column: the rows of a head that is rotated come in halves, and so do its columns.
+    """
+    for reader in _readers(node):
+        if reader.op_type == "Rope":
+            heads = ops.attribute(reader, "n_heads")
+            return half_from_interleaved(heads, n_rows // heads)
+        if reader.op_type == "LoRA":
+            return _row_order(reader, n_rows)
+    return None
+
+
+def _float_matrix(low: _Lowering, weight: ir.Value, order: npt.NDArray[np.intp] | None) -> int:
+    rows = row_tensor(weight)
+    low.parameters.setdefault(str(weight.name), rows)
+    ordered = rows if order is None else permute_rows(rows, order)
+    (matrix,) = low.weight(float_weight(str(weight.name), ordered))
+    return low.graph.constant(matrix, rows.dims)
+
+
 def _is_head(node: ir.Node) -> bool:
     return node.op_type == "Linear" and node.outputs[0].is_graph_output()
 
@@ -258,17 +284,14 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
     x, weight = low.operand(_operand(node, 0)), _operand(node, 1)
     name = str(weight.name)
     shape = low.parameters.setdefault(name, float_rows(weight)).dims
-    ropes = [reader for reader in _readers(node) if reader.op_type == "Rope"]
-    # XNNPACK cannot take every other column: the rows of a head come in halves, and so do its columns.
-    order = half_from_interleaved(heads := ops.attribute(ropes[0], "n_heads"), shape[0] // heads) if ropes else None
+    order = _row_order(node, shape[0])
 
     def ordered(rows: RowTensor) -> RowTensor:
         return rows if order is None else permute_rows(rows, order)
 
     graph = low.graph
     if not is_quantized(weight):
-        (matrix,) = low.weight(float_weight(name, ordered(row_tensor(weight))))
-        y = graph.linear(x, graph.constant(matrix, shape))
+        y = graph.linear(x, _float_matrix(low, weight, order))
     else:
         ints, scales, block = quantized_parts(weight)
         parts = ordered(ints), ordered(scales)
@@ -312,7 +335,7 @@ def _swapped_pairs(graph: Subgraph, x: int) -> int:
 def _rope(low: _Lowering, node: ir.Node) -> None:
     source = _operand(node, 0)
     producer = source.producer()
-    if producer is None or producer.op_type != "Linear" or len(_readers(producer)) != 1:
+    if producer is None or producer.op_type not in ("Linear", "LoRA") or len(_readers(producer)) != 1:
         raise TargetError(
             f"node {node.name} (Rope) must follow a projection",
             expected="a Linear that nobody else reads",
@@ -368,6 +391,44 @@ def _swiglu(low: _Lowering, node: ir.Node) -> None:
     low.define(node.outputs[0], low.graph.binary("XNNMultiply", silu, up))
 
 
+def _hadamard(low: _Lowering, node: ir.Node) -> None:
+    source = _operand(node, 0)
+    producer = source.producer()
+    if producer is None or producer.op_type != "SwiGLU":
+        raise TargetError(
+            f"node {node.name} (Hadamard) must follow the feed-forward layer's gate",
+            expected="SwiGLU",
+            found=producer.op_type if producer is not None else "an input",
+            hint=_HINT,
+        )
+    # The runner's own kernel: additions, where a matrix product would cost five times as much (docs/executorch.md).
+    x = low.exported(source)
+    y = low.program.tensor(x.shape)
+    low.program.kernel("llama::fast_hadamard_transform", "out", [x], y)
+    low.begin()
+    low.define(node.outputs[0], low.brought(y))
+
+
+def _lora(low: _Lowering, node: ir.Node) -> None:
+    y, x, a, b = (_operand(node, i) for i in range(4))
+    producer = y.producer()
+    if producer is None or producer.op_type != "Linear" or producer.inputs[0] is not x or len(_readers(producer)) != 1:
+        raise TargetError(
+            f"node {node.name} (LoRA) must be beside a projection",
+            expected="a Linear of the same input that nobody else reads",
+            found=producer.op_type if producer is not None else "an input",
+            hint=_HINT,
+        )
+    graph = low.graph
+    factor = from_array(LORA_SCALE, np.array([ops.attribute(node, "scale")], np.float32))
+    (scale,) = low.stored(float_weight(LORA_SCALE, factor), [(1,)], [FLOAT])
+    # Neither rounded nor folded into a matrix: both are Meta's own numbers. The scale meets the narrow side.
+    narrow = graph.linear(low.operand(x), _float_matrix(low, a, None))
+    scaled = graph.binary("XNNMultiply", narrow, low.brought(scale))
+    wide = graph.linear(scaled, _float_matrix(low, b, _row_order(node, graph.shape(low.operand(y))[1])))
+    low.define(node.outputs[0], graph.binary("XNNAdd", low.operand(y), wide))
+
+
 def _residual(low: _Lowering, node: ir.Node) -> None:
     x, y = (low.operand(_operand(node, i)) for i in range(2))
     low.define(node.outputs[0], low.graph.binary("XNNAdd", x, y))
@@ -380,6 +441,8 @@ RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers
 }

@@ -21,7 +21,7 @@ from exporter.checkpoint.fields import Fields, read_json
 from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
-from exporter.names import EMBEDDING, HEAD
+from exporter.names import EMBEDDING, HEAD, adaptor_names
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
 from exporter.targets.executorch.rotary import COS, SIN
@@ -34,6 +34,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "CHAR": np.dtype(np.int8),
     "BYTE": np.dtype(np.uint8),
 }
+
+_FIRST = "layers.0.attention.wq.weight"
 
 _HEAD_BYTES = 40
 """The flatbuffer's first eight bytes and the header that is inserted there."""
@@ -189,6 +191,9 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
         rope_scaling=described.rope_scaling,
         max_seq_len=cache[1],
         tied_embeddings=HEAD not in matrices,
+        ffn_hadamard=_has_hadamard(file, len(attentions)),
+        lora_rank=matrices.get(adaptor_names(_FIRST)[0], [0])[0],
+        lora_scale=float(file.tensors.get("lora_scale", [0.0])[0]),
     )
     for name, function in ((COS, np.cos), (SIN, np.sin)):
         expected = rotary_rows(inv_freq(config), function, 0, config.max_seq_len)
@@ -197,6 +202,15 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
                 f"{name} does not rotate as config.json says", found=f"rope_theta {config.rope_theta:g}"
             )
     return config
+
+
+def _has_hadamard(file: PteFile, n_layers: int) -> bool:
+    found = len(list(file.calls("llama::fast_hadamard_transform")))
+    if found not in (0, n_layers):
+        raise CheckpointError(
+            "some layers have a Hadamard transform and some have not", expected=f"0 or {n_layers}", found=found
+        )
+    return found > 0
 
 
 _EMBEDDINGS = (
@@ -232,16 +246,27 @@ def read_weights(file: PteFile, config: ModelConfig) -> dict[str, RowTensor]:
     }
     if f"{EMBEDDING}.ints" in file.tensors:
         found[EMBEDDING] = _table(file.tensors[f"{EMBEDDING}.ints"], file.tensors[f"{EMBEDDING}.scales"])
+    rotated = _rotated_heads(config)
     for filter_ in file.filters:
         name, tensor = _name(filter_), _decoded(file, filter_)
         if name == EMBEDDING:
             # A head whose integers are the embedding's 4-bit ones multiplies with columns exchanged in pairs.
             found[name] = _same(found[name], _swapped(tensor) if _is_4_bit(filter_) else tensor)
             continue
-        heads = {"wq": config.n_heads, "wk": config.n_kv_heads}.get(name.split(".")[-2])
+        heads = rotated.get(name)
         if heads is not None:
             tensor = permute_rows(tensor, interleaved_from_half(heads, config.head_dim))
         found[name] = tensor
+    return found
+
+
+def _rotated_heads(config: ModelConfig) -> dict[str, int]:
+    """Canonical name -> heads of every weight whose rows are rotated, adaptors included."""
+    found: dict[str, int] = {}
+    for layer in range(config.n_layers):
+        for kind, heads in (("wq", config.n_heads), ("wk", config.n_kv_heads)):
+            name = f"layers.{layer}.attention.{kind}.weight"
+            found |= {name: heads, adaptor_names(name)[1]: heads}
     return found
 
 
