@@ -15,8 +15,10 @@ import torch
 
 from exporter.config import RopeScaling
 from exporter.ir import interpreter, store
+from exporter.ir.build import build
 from exporter.source import SourceOptions, open_source
-from tests.fixtures.models import ADAPTED_SPEC, TinySpec
+from exporter.tensors import from_array
+from tests.fixtures.models import ADAPTED_SPEC, TinySpec, weights
 from tests.ir.graphs import graph, random_inputs, token_ids
 
 Logits = npt.NDArray[np.float32]
@@ -136,6 +138,37 @@ def assert_onnx_runtime_agrees(model: ir.Model, session: onnxruntime.InferenceSe
     found = session.run(list(expected), {name: tensor.numpy() for name, tensor in inputs.items()})
     for name, array in zip(expected, found, strict=True):
         assert distance(expected[name], array) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("width", [1, 2, 64, 8192])
+def test_a_hadamard_transform_is_the_product_with_sylvesters_matrix(width: int) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 3, width))
+    # H[i, j] = 1 or -1 as i and j have an even or odd number of bits in common.
+    shared = (np.arange(width)[:, None] & np.arange(min(width, 256))[None]).astype(np.uint16)
+    signs = 1 - 2 * (np.bitwise_count(shared).astype(np.int64) % 2)
+    found = interpreter.IMPLEMENTATIONS["Hadamard"](None, torch.from_numpy(x).float())
+    assert distance(x @ signs / np.sqrt(width), found[..., :256]) < TOLERANCE
+
+
+def test_a_hadamard_transform_undoes_itself() -> None:
+    transform = interpreter.IMPLEMENTATIONS["Hadamard"]
+    x = torch.randn(2, 3, 128, generator=torch.Generator().manual_seed(0))
+    assert distance(x, transform(None, transform(None, x))) < TOLERANCE
+
+
+def test_an_adaptor_is_a_change_of_its_weight() -> None:
+    """Of every projection: ``w + scale * b a`` in its place gives the same logits."""
+    spec = TinySpec(lora_rank=4, lora_scale=1.5)
+    arrays = {name: array.astype(np.float32) for name, array in weights(spec).items()}
+    merged = {name: array for name, array in arrays.items() if ".adaptor." not in name}
+    for name, a in arrays.items():
+        if name.endswith(".A.weight"):
+            b = arrays[name.replace(".A.", ".B.")]
+            merged[name.replace(".adaptor.A", "")] += spec.lora_scale * (b @ a)
+    ids = token_ids(spec.vocab_size)
+    config = spec.config.replace(lora_rank=0, lora_scale=0.0)
+    plain = build(config, {name: from_array(name, array) for name, array in merged.items()})
+    assert distance(interpreter.logits(plain, ids), interpreter.logits(graph(spec), ids)) < TOLERANCE
 
 
 @pytest.mark.parametrize("chunks", [(1,) * 12, (7, 1, 4), (11, 1)], ids=["token by token", "unequal", "prefill + 1"])
