@@ -362,6 +362,7 @@ def verify(
         return refused(error, checks)
     # Weights that do not fit the graph compute nothing; their check has failed already.
     fits = {name: t.dims for name, t in artifact.weights.items()} == {name: t.dims for name, t in expected.items()}
+    fits = fits and source.keys() <= artifact.weights.keys()
     same_weights = (
         interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if fits else reference.logits
     )
