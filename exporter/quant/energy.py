@@ -69,6 +69,14 @@ def _swiglu(node: ir.Node, gate: Energy, up: Energy) -> Energy:
     return energy
 
 
+def _hadamard(node: ir.Node, x: Energy) -> Energy:
+    return np.full_like(x, x.mean())  # every output has the same share of every input
+
+
+def _lora(node: ir.Node, y: Energy, x: Energy, a: RowTensor, b: RowTensor) -> Energy:
+    return y + np.float32(ops.attribute(node, "scale")) ** 2 * _linear(node, _linear(node, x, a), b)
+
+
 def _residual(node: ir.Node, x: Energy, y: Energy) -> Energy:
     return x + y
 
@@ -80,6 +88,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
 }
 """Op -> second moments of its outputs from those of its inputs; weights arrive as :class:`RowTensor`."""

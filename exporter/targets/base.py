@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
+EXPORT_THE_ORIGINAL = (
+    "export the bf16 checkpoint that this one was made from; --target executorch --quant int4 takes this one as it is"
+)
+"""Hint of the targets that cannot hold what Meta adds to a Llama when it quantizes one."""
+
 Progress = Callable[[int, str], None]
 """Called with the number of bytes just finished, and what they belong to: a tensor's name, or nothing."""
 

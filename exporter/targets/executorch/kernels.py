@@ -15,7 +15,7 @@ import onnx_ir as ir
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
 from exporter.targets.executorch.engine import Ordered
-from exporter.targets.executorch.lower import Lowering, operand, scales_shape
+from exporter.targets.executorch.lower import Lowering, scales_shape
 from exporter.targets.executorch.program import CHAR, FLOAT, SCALAR_TYPE, Program, Tensor
 from exporter.targets.executorch.subgraph import TOKENS, Shape
 from exporter.targets.executorch.weights import float_weight, int8_groups
@@ -108,10 +108,9 @@ class Portable:
     def begin(self, program: Program) -> Kernels:
         return Kernels(program)
 
-    def product(self, low: Lowering, node: ir.Node, x: int, ordered: Ordered) -> int:
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
         graph = low.section.graph
         assert isinstance(graph, Kernels)
-        weight = operand(node, 1)
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):

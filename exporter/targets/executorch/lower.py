@@ -2,8 +2,9 @@
 
 What is between two attentions is an engine's: one XNNPACK delegate, or calls of kernels. Outside remain the embedding,
 the rows of the rotary table, the cache and the attention itself, for which the LLM runner links kernels of its own
-(``llama::update_cache``, ``llama::custom_sdpa``). ``torch.export`` and XNNPACK's partitioner make twelve delegates a
-layer of the same model, and take a minute for two layers (measured with ExecuTorch 1.4.0).
+(``llama::update_cache``, ``llama::custom_sdpa``), as it does for SpinQuant's ``llama::fast_hadamard_transform``.
+``torch.export`` and XNNPACK's partitioner make twelve delegates a layer of the same model, and take a minute for two
+layers (measured with ExecuTorch 1.4.0).
 
 Activations are ``[tokens, width]`` everywhere but in the attention.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.errors import TargetError
@@ -31,9 +33,11 @@ from exporter.tensors import RowTensor, from_array, permute_rows
 
 EPSILON = "norm_eps"
 """Name of the constant that the norms add."""
+LORA_SCALE = "lora_scale"
+"""Name of the constant that the adaptors are multiplied by."""
 NO_LOGITS = "no_logits"
 """Name of the row that a head with some tokens fills in."""
-_OWN = (EPSILON, COS, SIN, KEPT_TOKENS, NO_LOGITS)
+_OWN = (EPSILON, LORA_SCALE, COS, SIN, KEPT_TOKENS, NO_LOGITS)
 GROUP_MULTIPLE = 32
 """XNNPACK's blockwise kernels take groups of a multiple of it (``xnn_define_blockwise_quantized_tensor_value``)."""
 HINT = "the ExecuTorch target lowers decoders as exporter.ir.build makes them"
@@ -57,7 +61,7 @@ class Lowered:
 
     @property
     def own_constants(self) -> list[str]:
-        """The constants that are this program's and not the model's: they depend on its context."""
+        """The constants that are this program's: they depend on its context, or are numbers and no weights."""
         return [key for key in self.constants if key in _OWN]
 
     @property
@@ -176,6 +180,30 @@ def scales_shape(scales: RowTensor) -> Shape:
     return scales.dims if scales.dims[1] > 1 else scales.dims[:1]
 
 
+def _row_order(node: ir.Node, n_rows: int) -> npt.NDArray[np.intp] | None:
+    """How the rows of a projection are ordered; ``None`` where they stay.
+
+    XNNPACK cannot take every other column: the rows of a head that is rotated come in halves, and so do its columns.
+    """
+    for reader in _readers(node):
+        if reader.op_type == "Rope":
+            heads = ops.attribute(reader, "n_heads")
+            return half_from_interleaved(heads, n_rows // heads)
+        if reader.op_type == "LoRA":
+            return _row_order(reader, n_rows)
+    return None
+
+
+def _product(low: Lowering, weight: ir.Value, x: int, order: npt.NDArray[np.intp] | None, *, head: bool = False) -> int:
+    """``x`` times a transposed weight whose rows come in another order."""
+    low.parameters.setdefault(str(weight.name), float_rows(weight))
+
+    def ordered(rows: RowTensor) -> RowTensor:
+        return rows if order is None else permute_rows(rows, order)
+
+    return low.engine.product(low, weight, x, ordered, head=head)
+
+
 def _is_matrix(table: ir.Value) -> bool:
     """Whether an embedding is tied to a head."""
     return any(user.op_type == "Linear" for user, _ in table.uses())
@@ -250,16 +278,8 @@ def _rms_norm(low: Lowering, node: ir.Node) -> None:
 
 def _linear(low: Lowering, node: ir.Node) -> None:
     x, weight = low.operand(operand(node, 0)), operand(node, 1)
-    name = str(weight.name)
-    shape = low.parameters.setdefault(name, float_rows(weight)).dims
-    ropes = [reader for reader in _readers(node) if reader.op_type == "Rope"]
-    # XNNPACK cannot take every other column: the rows of a head come in halves, and so do its columns.
-    order = half_from_interleaved(heads := ops.attribute(ropes[0], "n_heads"), shape[0] // heads) if ropes else None
-
-    def ordered(rows: RowTensor) -> RowTensor:
-        return rows if order is None else permute_rows(rows, order)
-
-    low.define(node.outputs[0], low.engine.product(low, node, x, ordered))
+    order = _row_order(node, float_rows(weight).n_rows)
+    low.define(node.outputs[0], _product(low, weight, x, order, head=ops.is_head(node)))
     if node.outputs[0].is_graph_output():
         low.program.output(low.exported(node.outputs[0]))
 
@@ -267,7 +287,7 @@ def _linear(low: Lowering, node: ir.Node) -> None:
 def _rope(low: Lowering, node: ir.Node) -> None:
     source = operand(node, 0)
     producer = source.producer()
-    if producer is None or producer.op_type != "Linear" or len(_readers(producer)) != 1:
+    if producer is None or producer.op_type not in ("Linear", "LoRA") or len(_readers(producer)) != 1:
         raise TargetError(
             f"node {node.name} (Rope) must follow a projection",
             expected="a Linear that nobody else reads",
@@ -319,6 +339,42 @@ def _swiglu(low: Lowering, node: ir.Node) -> None:
     low.define(node.outputs[0], low.graph.multiply(silu, up))
 
 
+def _hadamard(low: Lowering, node: ir.Node) -> None:
+    source = operand(node, 0)
+    producer = source.producer()
+    if producer is None or producer.op_type != "SwiGLU":
+        raise TargetError(
+            f"node {node.name} (Hadamard) must follow the feed-forward layer's gate",
+            expected="SwiGLU",
+            found=producer.op_type if producer is not None else "an input",
+            hint=HINT,
+        )
+    # The runner's own kernel: additions, where a matrix product would cost five times as much (docs/executorch.md).
+    x = low.exported(source)
+    y = low.program.tensor(x.shape)
+    low.program.kernel("llama::fast_hadamard_transform", "out", [x], y)
+    low.begin()
+    low.define(node.outputs[0], low.brought(y))
+
+
+def _lora(low: Lowering, node: ir.Node) -> None:
+    y, x, a, b = (operand(node, i) for i in range(4))
+    producer = y.producer()
+    if producer is None or producer.op_type != "Linear" or producer.inputs[0] is not x or len(_readers(producer)) != 1:
+        raise TargetError(
+            f"node {node.name} (LoRA) must be beside a projection",
+            expected="a Linear of the same input that nobody else reads",
+            found=producer.op_type if producer is not None else "an input",
+            hint=HINT,
+        )
+    factor = from_array(LORA_SCALE, np.array([ops.attribute(node, "scale")], np.float32))
+    (scale,) = low.stored(float_weight(LORA_SCALE, factor), [(1,)], [FLOAT])
+    # Neither rounded nor folded into a matrix: both are Meta's own numbers. The scale meets the narrow side.
+    narrow = low.graph.multiply(_product(low, a, low.operand(x), None), low.brought(scale))
+    wide = _product(low, b, narrow, _row_order(node, low.graph.shape(low.operand(y))[1]))
+    low.define(node.outputs[0], low.graph.add(low.operand(y), wide))
+
+
 def _residual(low: Lowering, node: ir.Node) -> None:
     x, y = (low.operand(operand(node, i)) for i in range(2))
     low.define(node.outputs[0], low.graph.add(x, y))
@@ -354,6 +410,8 @@ RULES: dict[str, Callable[[Lowering, ir.Node], None]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
     "ScatterLogits": _scatter_logits,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers

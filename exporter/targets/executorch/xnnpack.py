@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporter.errors import TargetError
-from exporter.ir import ops
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
 from exporter.targets.executorch.engine import Ordered
-from exporter.targets.executorch.lower import GROUP_MULTIPLE, Lowering, is_table, operand
+from exporter.targets.executorch.lower import GROUP_MULTIPLE, Lowering, is_table
 from exporter.targets.executorch.program import Call, Program
 from exporter.targets.executorch.subgraph import Subgraph
 from exporter.targets.executorch.weights import float_weight, int4_groups, int4_table, int8_groups
@@ -29,10 +28,9 @@ class Xnnpack:
     def begin(self, program: Program) -> Call:
         return program.delegate()
 
-    def product(self, low: Lowering, node: ir.Node, x: int, ordered: Ordered) -> int:
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
         graph = low.section.graph
         assert isinstance(graph, Subgraph)
-        weight = operand(node, 1)
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):
@@ -43,7 +41,7 @@ class Xnnpack:
         if ints.dtype == ir.DataType.INT8 and block == shape[1]:
             filter_ = graph.int8_rows(low.weight(int8_groups(name, *parts)), shape)
             # One token's head waits for its weights: rounding what they multiply would gain nothing.
-            x = graph.rounded(x) if self.rounds and not ops.is_head(node) else x
+            x = graph.rounded(x) if self.rounds and not head else x
         elif ints.dtype == ir.DataType.INT4 and block % GROUP_MULTIPLE == 0:
             if is_table(weight):
                 packed, _, steps = low.weight(int4_table(name, *parts, shared=True))

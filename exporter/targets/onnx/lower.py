@@ -27,6 +27,7 @@ from exporter.ir.build import config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
+from exporter.targets.base import EXPORT_THE_ORIGINAL
 from exporter.targets.onnx import batch, names
 from exporter.targets.onnx.capabilities import RESIDUAL_HEADROOM
 from exporter.targets.onnx.emit import IR_VERSION, Emitter
@@ -360,6 +361,15 @@ def _swiglu(low: _Lowering, node: ir.Node) -> None:
     low.values[node.outputs[0]] = low.emitter.op("Mul", silu, up, name=name, dtype=low.half)
 
 
+def _added(low: _Lowering, node: ir.Node) -> None:
+    raise TargetError(
+        f"node {node.name}: the ONNX target does not lower what Meta adds to a Llama when it quantizes one",
+        expected="a Llama without it",
+        found=node.op_type,
+        hint=EXPORT_THE_ORIGINAL,
+    )
+
+
 def _residual(low: _Lowering, node: ir.Node) -> None:
     if _read_by(node, "RMSNorm"):
         return
@@ -374,6 +384,8 @@ RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _added,
+    "LoRA": _added,
     "Residual": _residual,
     "ScatterLogits": _scatter_logits,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers
