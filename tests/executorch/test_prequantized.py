@@ -17,13 +17,13 @@ from exporter import parity
 from exporter.artifact import MANIFEST
 from exporter.errors import GraphError
 from exporter.ir import interpreter
+from exporter.quant.packing import unpack_4
 from exporter.source import SourceOptions, open_source
 from exporter.targets.base import Options
 from exporter.targets.executorch import lower, reading, scales
 from exporter.targets.executorch import weights as encoding
 from exporter.targets.executorch.reading import PteFile
 from exporter.targets.executorch.target import EXECUTORCH
-from exporter.targets.executorch.weights import unpack_4
 from exporter.tensors import RowTensor
 from tests.executorch.support import Export, export, relative
 from tests.fixtures.models import TinySpec
