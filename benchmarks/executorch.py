@@ -4,6 +4,7 @@
     python -m benchmarks.executorch quality --text FILE      # FILE: any English text of 100 kB or more
     python -m benchmarks.executorch speed
     python -m benchmarks.executorch rounding                 # what 8-bit activations do to the logits
+    python -m benchmarks.executorch prequantized --layers 2  # Meta's quantized checkpoints; --alone: without the peer
 
 What the peer builds for ``quality`` and ``speed`` is kept in ``.cache/bench/peers``; ours is built anew.
 """
@@ -13,7 +14,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import executorch_cost, executorch_quality, executorch_rounding, executorch_speed
+from benchmarks import (
+    executorch_cost,
+    executorch_prequantized,
+    executorch_quality,
+    executorch_rounding,
+    executorch_speed,
+)
 from benchmarks.measure import machine
 
 
@@ -26,6 +33,10 @@ def main() -> None:
     commands.add_parser("quality").add_argument("--text", type=Path, required=True)
     commands.add_parser("speed")
     commands.add_parser("rounding")
+    prequantized = commands.add_parser("prequantized")
+    prequantized.add_argument("--shape", default="1b", help="1b or 3b")
+    prequantized.add_argument("--layers", type=int, help="default: the shape's own")
+    prequantized.add_argument("--alone", action="store_true", help="without the peer, which takes minutes")
     arguments = parser.parse_args()
     print(f"{machine()}\n")
     if arguments.command == "cost":
@@ -34,6 +45,8 @@ def main() -> None:
         executorch_quality.run(arguments.text)
     elif arguments.command == "speed":
         executorch_speed.run()
+    elif arguments.command == "prequantized":
+        executorch_prequantized.run(arguments.shape, arguments.layers, with_peer=not arguments.alone)
     else:
         executorch_rounding.run()
 
