@@ -60,6 +60,10 @@ class GraphError(ExporterError):
     """A graph that violates the IR's rules, or a pass given a graph it cannot rewrite."""
 
 
+class CalibrationError(ExporterError):
+    """A calibration text that is too short or unreadable, a calibration of another model, activations that overflow."""
+
+
 class TargetError(ExporterError):
     """A target that cannot express what it was asked for."""
 
@@ -70,6 +74,12 @@ class RuntimeUnavailableError(ExporterError):
 
 class OutputError(ExporterError):
     """A destination that cannot be written, or that already holds something."""
+
+
+class GateError(ExporterError):
+    """A build that changed more than its build file allows."""
+
+    exit_code = 1
 
 
 class ParityError(ExporterError):

@@ -25,6 +25,11 @@ _COMPONENTS = (
 )
 
 
+def component(tensor: str) -> str:
+    """The part of a model that a tensor belongs to."""
+    return next(name for name, pattern in _COMPONENTS if re.match(pattern, tensor))
+
+
 @dataclass(frozen=True)
 class TensorRow:
     """One stored tensor: its canonical name, storage type, shape and bytes."""
@@ -52,8 +57,8 @@ class ModelReport:
         """Component -> bytes in the file."""
         sizes: dict[str, int] = {}
         for tensor in self.tensors:
-            component = next(name for name, pattern in _COMPONENTS if re.match(pattern, tensor.name))
-            sizes[component] = sizes.get(component, 0) + tensor.nbytes
+            name = component(tensor.name)
+            sizes[name] = sizes.get(name, 0) + tensor.nbytes
         return sizes
 
     @property

@@ -60,7 +60,7 @@ WEIGHTS: tuple[Weight, ...] = (
     _layer("feed_forward.w3", "mlp.up_proj",              "ffn_up",      "ffn", "dim"),
     _layer("feed_forward.w2", "mlp.down_proj",            "ffn_down",    "dim", "ffn"),
     _model("norm",            "model.norm",               "output_norm", "dim"),
-    _model("output",          "lm_head",                  "output",      "vocab", "dim"),
+    _model("output",          "lm_head",                  "output",      "head", "dim"),
 )
 # fmt: on
 """Every weight of the architecture, in graph order."""
@@ -70,6 +70,7 @@ def dimensions(config: ModelConfig) -> dict[str, int]:
     """Sizes of the named axes of :data:`WEIGHTS`."""
     return {
         "vocab": config.vocab_size,
+        "head": config.head_rows,
         "dim": config.dim,
         "q": config.n_heads * config.head_dim,
         "kv": config.n_kv_heads * config.head_dim,

@@ -180,6 +180,35 @@ def permute_rows(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
     return RowTensor(tensor.name or "", tensor.dtype, shape, gather(tensor.read), encoded=encoded)
 
 
+def select_rows(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
+    """Rows ``index`` of ``tensor``, ascending and few or in long runs: each run of neighbours is one read.
+
+    What lies between the runs is never read (:func:`permute_rows` reads it).
+    """
+
+    def gather(read: ReadRows) -> ReadRows:
+        def rows(start: int, stop: int) -> Array:
+            wanted = index[start:stop]
+            if not len(wanted):
+                return read(0, 0)
+            runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+            parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+        return rows
+
+    old = tensor.encoded
+    encoded = None if old is None else EncodedRows(old.type_name, old.row_nbytes, gather(old.read))
+    shape = (len(index), *tensor.dims[1:])
+    return RowTensor(str(tensor.name), tensor.dtype, shape, gather(tensor.read), encoded=encoded)
+
+
+def select_columns(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
+    """Columns ``index`` of a matrix. Blocks of a quantized source span columns, so that none are kept."""
+    shape = (tensor.n_rows, len(index))
+    return RowTensor(str(tensor.name), tensor.dtype, shape, lambda a, b: tensor.rows(a, b)[:, index])
+
+
 def concat(name: str, tensors: Sequence[RowTensor], axis: int) -> RowTensor:
     """Join along ``axis`` 0 or the last one (model-parallel shards)."""
     first = tensors[0]

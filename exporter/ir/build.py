@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
@@ -16,8 +17,18 @@ from exporter.names import adaptor_names, expected_shapes
 from exporter.rope import inv_freq
 from exporter.tensors import RowTensor, from_array, renamed
 
+KEPT_TOKENS = "output.tokens"
+"""Initializer that lists the tokens of a head with some rows, int64."""
+
+KEPT_LOGITS = "kept_logits"
+"""Node that makes the logits of those tokens."""
+
 CONFIG_KEY = "exporter.config"
 """Model metadata entry that holds the configuration as JSON."""
+
+
+ROPE_INV_FREQ = "rope.inv_freq"
+"""The graph's initializer of rotary frequencies, which follow from the configuration: no weight of a checkpoint."""
 
 
 def config_of(model: ir.Model) -> ModelConfig:
@@ -113,7 +124,7 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
 
     tokens = graph_input("tokens", ir.DataType.INT64, ("batch", "seq_len"))
     positions = graph_input("positions", ir.DataType.INT64, ("batch", "seq_len"))
-    frequencies = ops.initializer(graph, from_array("rope.inv_freq", inv_freq(config)))
+    frequencies = ops.initializer(graph, from_array(ROPE_INV_FREQ, inv_freq(config)))
     cache_shape = ("batch", config.n_kv_heads, "past_len", config.head_dim)
     presents: list[ir.Value] = []
 
@@ -160,8 +171,7 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
         h = ops.residual(graph, h, linear(hidden, "feed_forward.w2"), name=f"{prefix}.ffn_residual")
 
     h = ops.rms_norm(graph, h, weight("norm.weight"), epsilon=config.norm_eps, name="norm")
-    head = weight("tok_embeddings.weight" if config.tied_embeddings else "output.weight")
-    logits = ops.linear(graph, h, head, name="logits")
+    logits = head(graph, h, weight("tok_embeddings.weight" if config.tied_embeddings else "output.weight"), config)
     graph.outputs.extend([logits, *presents])
 
     weight.require_all_used()
@@ -169,3 +179,16 @@ def build(config: ModelConfig, tensors: Mapping[str, RowTensor], *, name: str = 
     model = ir.Model(graph, ir_version=IR_VERSION, producer_name="exporter", functions=functions)
     set_config(model, config)
     return model
+
+
+def head(graph: ir.Graph, hidden: ir.Value, weight: ir.Value, config: ModelConfig) -> ir.Value:
+    """Append the head: logits ``[batch, seq_len, vocab_size]`` from ``hidden [batch, seq_len, dim]``.
+
+    A ``weight`` with rows for some tokens only, those that the configuration keeps, leaves the other logits minus
+    infinity.
+    """
+    if config.kept_tokens is None:
+        return ops.linear(graph, hidden, weight, name="logits")
+    some = ops.linear(graph, hidden, weight, name=KEPT_LOGITS)
+    tokens = ops.initializer(graph, from_array(KEPT_TOKENS, np.array(config.kept_tokens, np.int64)))
+    return ops.scatter_logits(graph, some, tokens, vocab_size=config.vocab_size, name="logits")

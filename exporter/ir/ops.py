@@ -49,6 +49,7 @@ OPERANDS: dict[tuple[str, str], tuple[Operand, ...]] = {
     (DOMAIN, "Hadamard"): (_activation(3),),
     (DOMAIN, "LoRA"): (*[_activation(3)] * 2, *[_weight(2)] * 2),
     (DOMAIN, "Residual"): (_activation(3),) * 2,
+    (DOMAIN, "ScatterLogits"): (_activation(3), Operand(1, (ir.DataType.INT64,))),
     ("", "DequantizeLinear"): (_INTEGERS, _activation(2)),
 }
 """(domain, op) -> its operands, all of them required. A ``DequantizeLinear`` of ours has no zero point."""
@@ -144,6 +145,12 @@ def _infer_lora(node: ir.Node) -> list[TypedShape]:
     return _float(y)
 
 
+def _infer_scatter_logits(node: ir.Node) -> list[TypedShape]:
+    x, tokens = dims(_operand(node, 0)), dims(_operand(node, 1))
+    _expect(node, x[-1:] == tokens, "logits", f"one for each of {tokens[0]} tokens", x[-1])
+    return _float((*x[:-1], attribute(node, "vocab_size")))
+
+
 def _infer_dequantize(node: ir.Node) -> list[TypedShape]:
     ints, scales = dims(_operand(node, 0)), dims(_operand(node, 1))
     block = attribute(node, "block_size")
@@ -164,9 +171,25 @@ INFERENCE: dict[tuple[str, str], Callable[[ir.Node], list[TypedShape]]] = {
     (DOMAIN, "Hadamard"): _infer_hadamard,
     (DOMAIN, "LoRA"): _infer_lora,
     (DOMAIN, "Residual"): _infer_same,
+    (DOMAIN, "ScatterLogits"): _infer_scatter_logits,
     ("", "DequantizeLinear"): _infer_dequantize,
 }
 """(domain, op) -> rule that checks a node's operands and returns the type and shape of each output."""
+
+
+def is_head(node: ir.Node) -> bool:
+    """Whether a node computes the logits from the last hidden state."""
+    made = node.outputs[0]
+    return node.op_type == "Linear" and (
+        made.is_graph_output() or any(user.op_type == "ScatterLogits" for user, _ in made.uses())
+    )
+
+
+def refresh(node: ir.Node) -> None:
+    """Give a node's outputs the types that follow from its operands, after a pass has changed those."""
+    for value, (dtype, shape) in zip(node.outputs, INFERENCE[node.domain, node.op_type](node), strict=True):
+        value.type = ir.TensorType(dtype)
+        value.shape = ir.Shape(shape)
 
 
 def _append(
@@ -185,10 +208,9 @@ def _append(
         for key, x in attributes.items()
     }
     node = ir.Node(domain, op, inputs, attrs, num_outputs=n_outputs, name=name)
-    for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, INFERENCE[domain, op](node), strict=True)):
+    for index, value in enumerate(node.outputs):
         value.name = name if index == 0 else f"{name}.{index}"
-        value.type = ir.TensorType(dtype)
-        value.shape = ir.Shape(shape)
+    refresh(node)
     if before is None:
         graph.append(node)
     else:
@@ -255,6 +277,11 @@ def lora(graph: ir.Graph, y: ir.Value, x: ir.Value, a: ir.Value, b: ir.Value, *,
 def residual(graph: ir.Graph, x: ir.Value, y: ir.Value, *, name: str) -> ir.Value:
     """``x + y``."""
     return _append(graph, DOMAIN, "Residual", (x, y), name)[0]
+
+
+def scatter_logits(graph: ir.Graph, x: ir.Value, tokens: ir.Value, *, vocab_size: int, name: str) -> ir.Value:
+    """``x [B, S, K]`` at the columns ``tokens [K]`` of ``[B, S, vocab_size]``, minus infinity elsewhere."""
+    return _append(graph, DOMAIN, "ScatterLogits", (x, tokens), name, vocab_size=vocab_size)[0]
 
 
 def dequantize(

@@ -8,7 +8,8 @@ float32. Sources of the standard ops: ONNX operator specification, opset 23
 embedding: Su et al. 2021 (arXiv 2104.09864), of SwiGLU: Shazeer 2020 (arXiv 2002.05202), of the Hadamard transform
 before a projection: Liu et al. 2024 (arXiv 2405.16406), of LoRA: Hu et al. 2021 (arXiv 2106.09685).
 
-Shapes: B batch, S new tokens, P tokens in the cache, T = P + S, D model width, V vocabulary, Dh head width.
+Shapes: B batch, S new tokens, P tokens in the cache, T = P + S, D model width, V vocabulary, Dh head width, K tokens
+that have a logit.
 """
 
 from __future__ import annotations
@@ -173,6 +174,21 @@ _BODIES = (
     """
     Residual (x, y) => (z) {
         z = Add (x, y)
+    }
+    """,
+    # x [B, S, K], tokens int64 [K] -> y [B, S, vocab_size]: x where a token has a logit, minus infinity elsewhere.
+    """
+    ScatterLogits <vocab_size: int> (x, tokens) => (y) {
+        minus_infinity = Constant <value_float = -inf> ()
+        width = Constant <value_int: int = @vocab_size> ()
+        last = Constant <value_ints = [-1]> ()
+        width_1d = Reshape (width, last)
+        rows = Shape <start = 0, end = 2> (x)
+        shape = Concat <axis = 0> (rows, width_1d)
+        empty = Expand (minus_infinity, shape)
+        x_shape = Shape (x)
+        columns = Expand (tokens, x_shape)
+        y = ScatterElements <axis = -1> (empty, columns, x)
     }
     """,
 )

@@ -52,7 +52,8 @@ def verify(model: ir.Model) -> None:
             raise GraphError(f"graph output {value.name} is not produced by any node")
     for weight in graph.initializers.values():
         _check_initializer(weight)
-    for rule in (_check_layers, _check_widths, _check_norms, _check_rope, _check_hadamard, _check_lora):
+    rules = (_check_layers, _check_widths, _check_norms, _check_rope, _check_hadamard, _check_lora, _check_head)
+    for rule in rules:
         rule(model)
 
 
@@ -183,3 +184,28 @@ def _check_lora(model: ir.Model) -> None:
             expected=f"rank {expected[0]}, scale {expected[1]:g}",
             found=", ".join(f"rank {rank}, scale {scale:g}" for rank, scale in sorted(found)) or "none",
         )
+
+
+def _check_head(model: ir.Model) -> None:
+    """Every token has a logit, and those that a row of the head computes are the configuration's."""
+    config = config_of(model)
+    logits = model.graph.outputs[0]
+    if ops.dims(logits)[-1] != config.vocab_size:
+        raise GraphError(
+            "the logits are not as many as the configuration's tokens",
+            expected=config.vocab_size,
+            found=ops.dims(logits)[-1],
+        )
+    node = logits.producer()
+    tokens = node.inputs[1] if node is not None and node.op_type == "ScatterLogits" else None
+    found = None if tokens is None or tokens.const_value is None else tuple(tokens.const_value.numpy().tolist())
+    if found != config.kept_tokens:
+        raise GraphError(
+            "the head's rows are not those of the configuration's kept_tokens",
+            expected=_tokens_text(config.kept_tokens),
+            found=_tokens_text(found),
+        )
+
+
+def _tokens_text(tokens: tuple[int, ...] | None) -> str:
+    return "all tokens" if tokens is None else f"{len(tokens)} tokens: {', '.join(map(str, tokens[:8]))} …"

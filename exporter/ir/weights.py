@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from exporter.errors import GraphError
 from exporter.ir import ops
+from exporter.ir.build import ROPE_INV_FREQ
 from exporter.tensors import Array, QuantizedRows, RowTensor, dequantized
 
 
@@ -23,6 +24,11 @@ def row_tensor(value: ir.Value) -> RowTensor:
         return rows.astype(np.int8) if tensor.dtype == ir.DataType.INT4 else rows
 
     return RowTensor(str(value.name), tensor.dtype, [int(d) for d in tensor.shape.numpy()], read)
+
+
+def initializers(model: ir.Model) -> dict[str, RowTensor]:
+    """Name -> weight of a graph that is not quantized; rotary frequencies are no weight."""
+    return {name: row_tensor(value) for name, value in model.graph.initializers.items() if name != ROPE_INV_FREQ}
 
 
 def is_quantized(value: ir.Value) -> bool:

@@ -98,7 +98,7 @@ RULES: dict[str, Callable[..., Any]] = {
 def expected_energy(model: ir.Model) -> dict[str, Energy]:
     """Weight name -> ``E[x_j^2]`` of its inputs, float32 ``[in]``, up to a common factor per weight.
 
-    Reads every weight once except the head, whose output nobody multiplies.
+    Reads every weight once except the head.
     """
     moments: dict[ir.Value, Any] = dict.fromkeys(model.graph.inputs)
     energies: dict[str, Energy] = {}
@@ -108,8 +108,8 @@ def expected_energy(model: ir.Model) -> dict[str, Energy]:
         operands: list[Any] = [moments[v] if v in moments else float_rows(v) for v in node.inputs if v is not None]
         if node.op_type == "Linear":
             energies[str(operands[1].name)] = operands[0]
-            if node.outputs[0].is_graph_output():
-                continue
+            if ops.is_head(node):
+                break  # nobody multiplies the logits
         result = RULES[node.op_type](node, *operands)
         moments.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
     return energies

@@ -15,7 +15,8 @@ import torch
 
 from exporter.config import RopeScaling
 from exporter.ir import interpreter, store
-from exporter.ir.build import build
+from exporter.ir.build import build, config_of
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.source import SourceOptions, open_source
 from exporter.tensors import from_array
 from tests.fixtures.models import ADAPTED_SPEC, TinySpec, weights
@@ -138,6 +139,20 @@ def assert_onnx_runtime_agrees(model: ir.Model, session: onnxruntime.InferenceSe
     found = session.run(list(expected), {name: tensor.numpy() for name, tensor in inputs.items()})
     for name, array in zip(expected, found, strict=True):
         assert distance(expected[name], array) < TOLERANCE, name
+
+
+def test_a_head_with_some_tokens_runs_in_onnx_runtime(tmp_path: Path) -> None:
+    model = narrow_head(graph(TinySpec(tied=True)), [3, 5, 575])
+    store.save(model, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "graph.onnx", providers=["CPUExecutionProvider"])
+    inputs = random_inputs(model, batch=2, past=4, new=3)
+    expected = interpreter.run(model, inputs)["logits"].numpy()
+    (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
+    finite = np.isfinite(expected)
+    assert finite.sum() == 2 * 3 * 3
+    assert np.array_equal(np.isneginf(found), ~finite)
+    assert distance(expected[finite], found[finite]) < TOLERANCE
+    assert config_of(store.load(tmp_path / "graph.onnx")).kept_tokens == (3, 5, 575)
 
 
 @pytest.mark.parametrize("width", [1, 2, 64, 8192])

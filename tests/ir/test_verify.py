@@ -15,6 +15,7 @@ from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.build import CONFIG_KEY, config_of, set_config
 from exporter.ir.verify import verify
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.tensors import from_array
 from tests.fixtures.models import ADAPTED_SPEC, LLAMA3_SCALING, TinySpec
 from tests.ir.graphs import graph, node
@@ -346,6 +347,33 @@ def _with_operand(index: int, name: str, array: npt.NDArray[Any]) -> Breaker:
         decoder.replace_input_with(index, ops.initializer(model.graph, from_array(name, array)))
 
     return replace
+
+
+def _config(**changes: object) -> Breaker:
+    return lambda model: set_config(model, config_of(model).replace(**changes))
+
+
+def _without_scatter(model: ir.Model) -> None:
+    node(model, "logits").outputs[0].name = "full"
+    model.graph.outputs[0] = node(model, "kept_logits").outputs[0]
+
+
+HEAD_BREAKERS: dict[str, tuple[Breaker, str]] = {
+    "other tokens than the configuration's": (_config(kept_tokens=(1, 2, 4)), "not those of the configuration"),
+    "tokens that the configuration does not know of": (_config(kept_tokens=None), "not those of the configuration"),
+    "logits of some tokens only": (_without_scatter, "not as many as the configuration's tokens"),
+    "a vocabulary of another size": (
+        lambda model: node(model, "logits").attributes.add(ir.AttrInt64("vocab_size", 600)),
+        "value logits has a stale type",
+    ),
+}
+
+
+@pytest.mark.parametrize(("breaker", "message"), HEAD_BREAKERS.values(), ids=HEAD_BREAKERS)
+def test_it_refuses_a_narrow_head_with(breaker: Breaker, message: str) -> None:
+    model = narrow_head(graph(), [1, 2, 3])
+    breaker(model)
+    assert_refused(model, message)
 
 
 DECODER_BREAKERS: dict[str, tuple[Breaker, str]] = {

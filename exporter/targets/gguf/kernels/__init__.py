@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.targets.gguf.kernels import weighted_blocks, weighted_k
 from exporter.targets.gguf.kernels.floats import (
     Bytes,
     Floats,
@@ -28,6 +29,7 @@ from exporter.targets.gguf.kernels.q5_k import quantize_q5_k
 from exporter.targets.gguf.kernels.q6_k import quantize_q6_k
 from exporter.targets.gguf.kernels.q8_0 import quantize_q8_0
 
+WeightedEncoder = Callable[[Floats, Floats, Bytes], None]
 Encoder = Callable[[Floats, Bytes], None]
 Widener = Callable[[Any, Floats], None]
 
@@ -55,3 +57,14 @@ ENCODERS: Mapping[str, Encoder] = {
     "Q5_K": quantize_q5_k,
     "Q6_K": quantize_q6_k,
 }
+
+WEIGHTED_ENCODERS: Mapping[str, WeightedEncoder] = {
+    "Q4_0": weighted_blocks.quantize_q4_0,
+    "Q4_1": weighted_blocks.quantize_q4_1,
+    "Q5_0": weighted_blocks.quantize_q5_0,
+    "Q5_1": weighted_blocks.quantize_q5_1,
+    "Q4_K": weighted_k.quantize_q4_k,
+    "Q5_K": weighted_k.quantize_q5_k,
+    "Q6_K": weighted_k.quantize_q6_k,
+}
+"""The same for types whose search minds how much each column matters: functions ``(x, importance [k], out)``."""

@@ -10,28 +10,27 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.simd.functions import jit, store_nibbles
-from exporter.targets.gguf.kernels.floats import Bytes, Floats
-from exporter.targets.gguf.kernels.k_affine import (
+from exporter.targets.gguf.kernels.affine_fit import (
     LANES,
     SUBBLOCK,
-    SUPERBLOCK,
     candidate_steps,
     fit_sub_blocks,
-    levels_of,
-    put_scales,
+    plain_weights,
     sub_blocks_to_lanes,
 )
+from exporter.targets.gguf.kernels.floats import Bytes, Floats
+from exporter.targets.gguf.kernels.k_affine import SUPERBLOCK, levels_of, put_scales
 
 NBYTES, HEAD = 144, 16
 TOP = np.float32(15)
-CANDIDATES = candidate_steps(-1.0, 20, 15)
+CANDIDATES = candidate_steps(-1.0, 0.1, 20, 15)
 
 
 @jit
 def quantize_q4_k(x: Floats, out: Bytes) -> None:
     """Encode float32 ``x [n * 256]`` into ``out [n * 144]``."""
     columns = np.empty(SUBBLOCK * LANES, np.float32)
-    scratch = np.empty(2 * SUBBLOCK * LANES, np.float32)
+    weights, tried = np.empty(SUBBLOCK * LANES, np.float32), np.empty(SUBBLOCK * LANES, np.float32)
     fit = np.empty(4 * LANES, np.float32)
     steps = np.empty(16, np.float32)
     for superblock in range(len(x) // SUPERBLOCK):
@@ -39,7 +38,8 @@ def quantize_q4_k(x: Floats, out: Bytes) -> None:
         start, at = superblock * SUPERBLOCK, superblock * NBYTES
         if lane == 0:
             sub_blocks_to_lanes(x, start, columns)
-            fit_sub_blocks(columns, CANDIDATES, TOP, scratch, fit)
+            plain_weights(columns, weights)
+            fit_sub_blocks(columns, weights, CANDIDATES, TOP, tried, fit)
         put_scales(fit, lane, out, at, steps)
         for pair in range(4):
             low = levels_of(x, start, TOP, steps, 2 * pair, fit, lane)

@@ -10,28 +10,27 @@ from __future__ import annotations
 import numpy as np
 
 from exporter.simd.functions import jit, splat32, store_bytes, store_nibbles, where
-from exporter.targets.gguf.kernels.floats import Bytes, Floats
-from exporter.targets.gguf.kernels.k_affine import (
+from exporter.targets.gguf.kernels.affine_fit import (
     LANES,
     SUBBLOCK,
-    SUPERBLOCK,
     candidate_steps,
     fit_sub_blocks,
-    levels_of,
-    put_scales,
+    plain_weights,
     sub_blocks_to_lanes,
 )
+from exporter.targets.gguf.kernels.floats import Bytes, Floats
+from exporter.targets.gguf.kernels.k_affine import SUPERBLOCK, levels_of, put_scales
 
 NBYTES, HEAD, FIFTH_BITS = 176, 16, 32
 TOP = np.float32(31)
-CANDIDATES = candidate_steps(-0.5, 15, 31)
+CANDIDATES = candidate_steps(-0.5, 0.1, 15, 31)
 
 
 @jit
 def quantize_q5_k(x: Floats, out: Bytes) -> None:
     """Encode float32 ``x [n * 256]`` into ``out [n * 176]``."""
     columns = np.empty(SUBBLOCK * LANES, np.float32)
-    scratch = np.empty(2 * SUBBLOCK * LANES, np.float32)
+    weights, tried = np.empty(SUBBLOCK * LANES, np.float32), np.empty(SUBBLOCK * LANES, np.float32)
     fit = np.empty(4 * LANES, np.float32)
     steps = np.empty(16, np.float32)
     for superblock in range(len(x) // SUPERBLOCK):
@@ -39,7 +38,8 @@ def quantize_q5_k(x: Floats, out: Bytes) -> None:
         start, at = superblock * SUPERBLOCK, superblock * NBYTES
         if lane == 0:
             sub_blocks_to_lanes(x, start, columns)
-            fit_sub_blocks(columns, CANDIDATES, TOP, scratch, fit)
+            plain_weights(columns, weights)
+            fit_sub_blocks(columns, weights, CANDIDATES, TOP, tried, fit)
         put_scales(fit, lane, out, at, steps)
         fifth_bits = splat32(0)
         for pair in range(4):

@@ -4,14 +4,11 @@ Superblock of 210 bytes: ``uint8 low[128]; uint8 high[64]; int8 scales[16]; floa
 and 64 apart share bytes: nibbles of 0 and 64 (32 and 96) in ``low``, two bits of all four in ``high``.
 weight = d * scale * (q - 32).
 
-The search over a sub-block of 16 weights is sequential, so the lanes of a vector hold a superblock's sub-blocks.
-Source: llama.cpp ``ggml/src/ggml-common.h`` (``block_q6_K``), ``ggml/src/ggml-quants.c`` (``quantize_row_q6_K_ref``,
-``make_qx_quants``).
+The search for the scales: ``symmetric_fit.py``; without importance a squared error counts ``x * x``.
+Source: llama.cpp ``ggml/src/ggml-common.h`` (``block_q6_K``), ``ggml/src/ggml-quants.c`` (``quantize_row_q6_K_ref``).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -21,64 +18,27 @@ from exporter.simd.functions import (
     largest,
     load16,
     magnitude,
-    maximum,
     minimum,
     nearest_int,
     splat16,
     store,
     store_bytes,
-    where,
 )
 from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
+from exporter.targets.gguf.kernels.symmetric_fit import (
+    EPSILON,
+    INVERSE,
+    PEAK,
+    SCALE,
+    candidate_steps,
+    clamped,
+    fit_blocks,
+)
 
 SUPERBLOCK, SUBBLOCK, NBYTES = 256, 16, 210
 HIGH, SCALES, D = 128, 192, 208
-EPSILON = np.float32(1e-15)
-"""``GROUP_MAX_EPS``: what is smaller counts as zero."""
-CANDIDATES = np.array([-(np.float32(32) + np.float32(0.1) * np.float32(i)) for i in range(-9, 10) if i], np.float32)
-SCALE, INVERSE, PEAK = range(3)
-
-
-@jit
-def _clamped(scaled: Any) -> Any:
-    return maximum(minimum(nearest_int(scaled), 31), -32)
-
-
-@jit
-def _fit(columns: Floats, cubes: Floats, fit: Floats) -> None:
-    """Fit ``x ~ scale * q`` by least squares with weights x * x, in 16 lanes; write ``fit [3 * 16]``.
-
-    Its rows are the scale, the factor that turns x into q, and the weight of largest magnitude (zero if negligible).
-    """
-    peak = top = splat16(0)
-    for i in range(SUBBLOCK):
-        x = load16(columns, i * SUBBLOCK)
-        store(cubes, i * SUBBLOCK, x * x * x)
-        larger = magnitude(x) > top
-        peak, top = where(larger, x, peak), where(larger, magnitude(x), top)
-    negligible = top < EPSILON
-
-    inverse = -32 / peak
-    scale = best = splat16(0)
-    for attempt in range(len(CANDIDATES) + 1):
-        trial = inverse if attempt == 0 else CANDIDATES[attempt - 1] / peak
-        sum_qx = sum_qq = splat16(0)
-        for i in range(SUBBLOCK):
-            x = load16(columns, i * SUBBLOCK)
-            q = _clamped(trial * x)
-            sum_qx = sum_qx + load16(cubes, i * SUBBLOCK) * q
-            sum_qq = sum_qq + x * x * q * q
-        fitted = sum_qx / sum_qq
-        if attempt == 0:
-            scale = where(sum_qq == 0, 0, fitted)
-            best = scale * sum_qx
-        else:
-            better = (sum_qq > 0) & (sum_qx * sum_qx > best * sum_qq)
-            inverse, scale = where(better, trial, inverse), where(better, fitted, scale)
-            best = where(better, fitted * sum_qx, best)
-    store(fit, SCALE * SUBBLOCK, where(negligible, 0, scale))
-    store(fit, INVERSE * SUBBLOCK, inverse)
-    store(fit, PEAK * SUBBLOCK, where(negligible, 0, peak))
+ZERO = np.float32(32)
+CANDIDATES = candidate_steps(32)
 
 
 @jit
@@ -96,36 +56,57 @@ def _put_integers(levels: Bytes, out: Bytes, at: int) -> None:
 @jit
 def quantize_q6_k(x: Floats, out: Bytes) -> None:
     """Encode float32 ``x [n * 256]`` into ``out [n * 210]``."""
-    columns, cubes = np.empty(SUPERBLOCK, np.float32), np.empty(SUPERBLOCK, np.float32)
-    fit = np.empty(3 * SUBBLOCK, np.float32)
-    steps = np.empty(SUBBLOCK, np.float32)
-    levels = np.empty(SUPERBLOCK, np.uint8)
+    columns, weights = np.empty(SUPERBLOCK, np.float32), np.empty(SUPERBLOCK, np.float32)
     for superblock in range(len(x) // SUPERBLOCK):
-        start, at = superblock * SUPERBLOCK, superblock * NBYTES
-        for j in range(SUBBLOCK):
-            for i in range(SUBBLOCK):
-                columns[i * SUBBLOCK + j] = x[start + j * SUBBLOCK + i]
-        _fit(columns, cubes, fit)
+        start = superblock * SUPERBLOCK
+        to_lanes(x, start, columns)
+        for i in range(SUBBLOCK):
+            column = load16(columns, i * SUBBLOCK)
+            store(weights, i * SUBBLOCK, column * column)
+        put_superblock(x, start, columns, weights, out, superblock * NBYTES)
 
-        scales = load16(fit, SCALE * SUBBLOCK)
-        top = largest(magnitude(scales))
-        if top < EPSILON:
-            out[at : at + NBYTES] = 0
-            continue
-        inverse = np.float32(-128) / fit[SCALE * SUBBLOCK + first_true(magnitude(scales) == top)]
-        d = float16_bits(np.float32(1) / inverse)
-        put_uint16(out, at + D, d)
-        integers = minimum(nearest_int(inverse * scales), 127)
-        store_bytes(out, at + SCALES, integers)
-        store(steps, 0, float16_value(d) * integers)
 
-        for j in range(SUBBLOCK):
-            weights = load16(x, start + j * SUBBLOCK)
-            if steps[j] != 0:
-                q = _clamped(weights / steps[j]) + 32
-            elif fit[PEAK * SUBBLOCK + j] != 0:  # a scale that rounds to zero: ggml leaves the integers of the fit
-                q = _clamped(weights * fit[INVERSE * SUBBLOCK + j]) + 32
-            else:
-                q = splat16(0)
-            store_bytes(levels, j * SUBBLOCK, q)
-        _put_integers(levels, out, at)
+@jit
+def to_lanes(x: Floats, start: int, columns: Floats) -> None:
+    """Transpose the sixteen sub-blocks of a superblock."""
+    for j in range(SUBBLOCK):
+        for i in range(SUBBLOCK):
+            columns[i * SUBBLOCK + j] = x[start + j * SUBBLOCK + i]
+
+
+@jit
+def put_superblock(x: Floats, start: int, columns: Floats, weights: Floats, out: Bytes, at: int) -> None:
+    """Encode one superblock.
+
+    Args:
+        x: All weights; the superblock's begin at ``start``.
+        columns: They, transposed.
+        weights: ``[16 * 16]``, what a squared error counts, transposed.
+        out: The file's bytes; the superblock begins at ``at``.
+    """
+    fit = np.empty(3 * SUBBLOCK, np.float32)
+    fit_blocks(columns, weights, CANDIDATES, ZERO, fit)
+    scales = load16(fit, SCALE * SUBBLOCK)
+    top = largest(magnitude(scales))
+    if top < EPSILON:
+        out[at : at + NBYTES] = 0
+        return
+    inverse = np.float32(-128) / fit[SCALE * SUBBLOCK + first_true(magnitude(scales) == top)]
+    d = float16_bits(np.float32(1) / inverse)
+    put_uint16(out, at + D, d)
+    integers = minimum(nearest_int(inverse * scales), 127)
+    store_bytes(out, at + SCALES, integers)
+    steps = np.empty(SUBBLOCK, np.float32)
+    store(steps, 0, float16_value(d) * integers)
+
+    levels = np.empty(SUPERBLOCK, np.uint8)
+    for j in range(SUBBLOCK):
+        row = load16(x, start + j * SUBBLOCK)
+        if steps[j] != 0:
+            q = clamped(row / steps[j], ZERO) + 32
+        elif fit[PEAK * SUBBLOCK + j] != 0:  # a scale that rounds to zero: ggml leaves the integers of the fit
+            q = clamped(row * fit[INVERSE * SUBBLOCK + j], ZERO) + 32
+        else:
+            q = splat16(0)
+        store_bytes(levels, j * SUBBLOCK, q)
+    _put_integers(levels, out, at)
