@@ -349,7 +349,7 @@ def _hadamard(low: Lowering, node: ir.Node) -> None:
             found=producer.op_type if producer is not None else "an input",
             hint=HINT,
         )
-    # The runner's own kernel: additions, where a matrix product would cost five times as much (docs/executorch.md).
+    # The runner has a kernel: two matrix products inside the delegate would cost twice as much (docs/executorch.md).
     x = low.exported(source)
     y = low.program.tensor(x.shape)
     low.program.kernel("llama::fast_hadamard_transform", "out", [x], y)
