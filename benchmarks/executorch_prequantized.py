@@ -169,7 +169,9 @@ def transform(shape: str, n_layers: int) -> None:
             for step in range(STEPS):
                 for name, program in programs.items():
                     times[name][1].append(_timed(program, ids[:1], PROMPT + step)[1])
-    table.head("Hadamard transform", "prompt, CPU ms a token and layer", "decoding, CPU ms a layer", "logits differ by (std)")
+    table.head(
+        "Hadamard transform", "prompt, CPU ms a token and layer", "decoding, CPU ms a layer", "logits differ by (std)"
+    )
     for name, found in times.items():
         prompt, step = (
             1e3 * (statistics.median(found[n]) - statistics.median(times["none"][n])) / n_layers / n
