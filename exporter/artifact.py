@@ -14,7 +14,8 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from exporter import interrupts
@@ -34,6 +35,22 @@ def sha256_file(path: Path, cancelled: threading.Event | None = None) -> str:
         while (n := file.readinto(buffer)) and not (cancelled and cancelled.is_set()):
             digest.update(buffer[:n])
     return digest.hexdigest()
+
+
+class FileHashes:
+    """SHA-256 of some files, computed on a thread while other work goes on."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash")
+        self._cancelled = threading.Event()
+        self._futures = {file: self._pool.submit(sha256_file, file, self._cancelled) for file in files}
+
+    def result(self) -> dict[Path, str]:
+        return {file: future.result() for file, future in self._futures.items()}
+
+    def close(self) -> None:
+        self._cancelled.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Staging:

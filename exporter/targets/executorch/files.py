@@ -11,7 +11,8 @@ from exporter.checkpoint.tokenizer_files import TIKTOKEN
 from exporter.ir.build import config_of
 from exporter.targets import hf_files
 from exporter.targets.base import PlannedFile, Subject
-from exporter.targets.executorch import backends, wheel
+from exporter.targets.executorch import wheel
+from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.hf_files import generation_config, model_config, tokenizer_config
 from exporter.tokenizer import Tokenizer
 from exporter.tokenizer.pretokenizers import DIGIT
@@ -34,8 +35,8 @@ def context_length(subject: Subject) -> int:
     return known if subject.context_asked else min(known, CONTEXT)
 
 
-def render(subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> dict[str, str | bytes]:
-    """Path below the output folder -> content; ``artifacts`` maps quant -> files of the programs that they serve."""
+def render(subject: Subject, artifacts: Mapping[ExecuTorchQuant, Sequence[PlannedFile]]) -> dict[str, str | bytes]:
+    """Path below the output folder -> content; ``artifacts`` maps rows to the files of their programs."""
     tokenizer, length = subject.tokenizer, context_length(subject)
     documents = {
         "config.json": model_config(config_of(subject.model).replace(max_seq_len=length), tokenizer),
@@ -52,7 +53,9 @@ def render(subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> 
     return {f"{FOLDER}/{name}": content for name, content in found.items()}
 
 
-def _runtime(tokenizer: Tokenizer, length: int, artifacts: Mapping[str, Sequence[PlannedFile]]) -> dict[str, Any]:
+def _runtime(
+    tokenizer: Tokenizer, length: int, artifacts: Mapping[ExecuTorchQuant, Sequence[PlannedFile]]
+) -> dict[str, Any]:
     """What an app needs before it loads a program: which runtime, how long a chat, where it ends.
 
     Documented in ``docs/executorch.md``.
@@ -62,7 +65,7 @@ def _runtime(tokenizer: Tokenizer, length: int, artifacts: Mapping[str, Sequence
         "version": wheel.RELEASE,
         "torch": wheel.CHECKED[wheel.RELEASE],
         "packages": PACKAGES,
-        "programs": [_program(quant, files) for quant, files in sorted(artifacts.items())],
+        "programs": [_program(quant, files) for quant, files in artifacts.items()],
         "context_length": length,
         "bos_id": tokenizer.bos_id,
         "stop_ids": list(tokenizer.stop_ids),
@@ -70,9 +73,9 @@ def _runtime(tokenizer: Tokenizer, length: int, artifacts: Mapping[str, Sequence
     }
 
 
-def _program(quant: str, files: Sequence[PlannedFile]) -> dict[str, Any]:
+def _program(quant: ExecuTorchQuant, files: Sequence[PlannedFile]) -> dict[str, Any]:
     program, *data = (PurePosixPath(file.path).name for file in files)
-    return {"program": program, "data": data, "quant": quant, "backend": backends.DEFAULT}
+    return {"program": program, "data": data, "quant": quant.name, "backend": quant.backend}
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
