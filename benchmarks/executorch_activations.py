@@ -6,7 +6,6 @@ runtime. The 1B's shape has random weights: only its times mean something.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from unittest import mock
 
 from benchmarks import table
 from benchmarks.executorch_cost import checkpoint
-from benchmarks.executorch_rounding import HEAD, Rounds, kl, layers_alone, written
+from benchmarks.executorch_rounding import kl, written
 from benchmarks.executorch_turns import take_turns
 from exporter import parity
 from exporter.ir import interpreter
@@ -24,11 +23,12 @@ from exporter.source import SourceOptions, open_source
 from exporter.targets.executorch import lower
 from exporter.targets.executorch.subgraph import Subgraph
 from exporter.targets.executorch.target import EXECUTORCH
+from tests.oracles import xnnpack
 
-CHOICES: dict[str, Rounds] = {
+CHOICES: dict[str, xnnpack.Rounds] = {
     "all": lambda name: True,
-    "all but the head": layers_alone,
-    "all but head and w2": lambda name: re.search(rf"{HEAD}|\.w2\.", name) is None,
+    "all but the head": xnnpack.layers,
+    "all but head and w2": lambda name: xnnpack.layers(name) and ".w2." not in name,
     "none": lambda name: False,
 }
 """What is rounded."""
@@ -47,7 +47,7 @@ ROWS = {
 
 
 @contextmanager
-def _rounding(rounds: Rounds) -> Iterator[None]:
+def _rounding(rounds: xnnpack.Rounds) -> Iterator[None]:
     """Programs are lowered with this choice."""
     lower_linear, multiply = lower.RULES["Linear"], Subgraph.linear
 
