@@ -5,6 +5,7 @@
     python -m benchmarks.executorch speed                    # --threads N; default: one a core
     python -m benchmarks.executorch rounding                 # what 8-bit activations do to the logits
     python -m benchmarks.executorch activations              # --threads N; what float32 activations cost
+    python -m benchmarks.executorch prequantized --layers 2  # Meta's quantized checkpoints; --alone: without the peer
 
 What the peer builds for ``quality`` and ``speed`` is kept in ``.cache/bench/peers``; ours is built anew.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks import (
     executorch_activations,
     executorch_cost,
+    executorch_prequantized,
     executorch_quality,
     executorch_rounding,
     executorch_speed,
@@ -33,6 +35,10 @@ def main() -> None:
     )
     commands.add_parser("quality").add_argument("--text", type=Path, required=True)
     commands.add_parser("rounding")
+    prequantized = commands.add_parser("prequantized")
+    prequantized.add_argument("--shape", default="1b", help="1b or 3b")
+    prequantized.add_argument("--layers", type=int, help="default: the shape's own")
+    prequantized.add_argument("--alone", action="store_true", help="without the peer, which takes minutes")
     for timed in ("speed", "activations"):
         commands.add_parser(timed).add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
@@ -43,6 +49,8 @@ def main() -> None:
         executorch_quality.run(arguments.text)
     elif arguments.command == "rounding":
         executorch_rounding.run()
+    elif arguments.command == "prequantized":
+        executorch_prequantized.run(arguments.shape, arguments.layers, with_peer=not arguments.alone)
     elif arguments.command == "speed":
         executorch_speed.run(arguments.threads)
     else:

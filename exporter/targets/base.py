@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
     from exporter.checkpoint.base import ModelInfo
     from exporter.config import ModelConfig
+    from exporter.quant.calibration.use import Calibrated
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
+
+EXPORT_THE_ORIGINAL = (
+    "export the bf16 checkpoint that this one was made from; --target executorch --quant int4 takes this one as it is"
+)
+"""Hint of the targets that cannot hold what Meta adds to a Llama when it quantizes one."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of bytes just finished, and what they belong to: a tensor's name, or nothing."""
@@ -42,6 +48,7 @@ class Quant:
         max_activation: Gate on the largest magnitude that the source's activations reach outside the residual stream,
             for artifacts that compute in a type with a narrower range than float32.
         residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
+        calibrated: Whether its integers are chosen with calibration data where there is some.
     """
 
     name: str
@@ -52,6 +59,7 @@ class Quant:
     max_abs: float | None = None
     max_activation: float | None = None
     residual_headroom: float = 1.0
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,14 @@ class Backend:
         devices: Where it runs.
         runs_here: Whether the target's runtime on this machine can run it, so that its numbers are compared.
         missing: What it would take to make artifacts for it; empty if they can be made.
+        quants: Names of the capability rows that it has.
     """
 
     name: str
     devices: str
     runs_here: bool
     missing: str = ""
+    quants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,11 +103,12 @@ class Subject:
     """What is exported.
 
     Attributes:
-        model: The graph.
+        model: The graph; equalised if there is a calibration.
         tokenizer: Its tokenizer.
         info: Model card facts.
         tiktoken: The file of Meta's that the tokenizer was read from, if it was.
         context_asked: Whether the user asked for the graph's context length; otherwise it is the model's own.
+        calibrated: What a calibration knows of the graph.
     """
 
     model: ir.Model
@@ -105,6 +116,7 @@ class Subject:
     info: ModelInfo
     tiktoken: Path | None = None
     context_asked: bool = False
+    calibrated: Calibrated | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,7 @@ class Options:
         browser: Whether an artifact that is meant for browsers must fit into one.
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
+        backend: What the artifact is made for, where the target's default is not wanted.
     """
 
     split_max_bytes: int | None = None
@@ -126,8 +139,9 @@ class Options:
     browser: bool = True
     group_size: int | None = None
     embedding: str | None = None
+    backend: str | None = None
 
-    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding")
+    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding", "backend")
     """Choices that make another artifact: a target that cannot follow them must not be asked in vain."""
 
 
