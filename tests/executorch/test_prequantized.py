@@ -17,13 +17,13 @@ from exporter import parity
 from exporter.artifact import MANIFEST
 from exporter.errors import GraphError
 from exporter.ir import interpreter
+from exporter.quant.packing import unpack_4
 from exporter.source import SourceOptions, open_source
 from exporter.targets.base import Options
-from exporter.targets.executorch import lower, reading, scales
+from exporter.targets.executorch import lower, reading, scales, xnnpack
 from exporter.targets.executorch import weights as encoding
 from exporter.targets.executorch.reading import PteFile
 from exporter.targets.executorch.target import EXECUTORCH
-from exporter.targets.executorch.weights import unpack_4
 from exporter.tensors import RowTensor
 from tests.executorch.support import Export, export, relative
 from tests.fixtures.models import TinySpec
@@ -280,7 +280,7 @@ def transform_that_is_not_normalized(patch: pytest.MonkeyPatch) -> None:
     def larger(low: Any, node: Any) -> None:
         rule(low, node)
         x = low.operand(node.outputs[0])
-        low.define(node.outputs[0], low.graph.binary("XNNAdd", x, x))
+        low.define(node.outputs[0], low.graph.add(x, x))
 
     patch.setitem(lower.RULES, "Hadamard", larger)
 
@@ -301,8 +301,9 @@ def no_adaptors(patch: pytest.MonkeyPatch) -> None:
 
 def adaptor_rows_in_another_order(patch: pytest.MonkeyPatch) -> None:
     """The adaptors of query and key keep the order that only an interleaved rotation understands."""
-    matrix = lower._float_matrix
-    patch.setattr(lower, "_float_matrix", lambda low, weight, order: matrix(low, weight, None))
+    product = lower._product
+    rows = lambda weight, order: None if ".adaptor." in str(weight.name) else order  # noqa: E731
+    patch.setattr(lower, "_product", lambda low, w, x, order, **rest: product(low, w, x, rows(w, order), **rest))
 
 
 def swapped_scales(patch: pytest.MonkeyPatch) -> None:
@@ -329,7 +330,7 @@ def swapped_scales_in_the_file(patch: pytest.MonkeyPatch) -> None:
         other = name.replace("w3", "w1")
         return encode(name, ints, kept[other])
 
-    patch.setattr(lower, "int4_groups", swap)
+    patch.setattr(xnnpack, "int4_groups", swap)
 
 
 def truncated_scales(patch: pytest.MonkeyPatch) -> None:
@@ -343,7 +344,7 @@ def truncated_scales(patch: pytest.MonkeyPatch) -> None:
 
 def other_integers(patch: pytest.MonkeyPatch) -> None:
     """One integer of each matrix is its neighbour, in the file and in what is expected of it."""
-    parts = lower.quantized_parts
+    parts = xnnpack.quantized_parts
 
     def changed(value: Any) -> Any:
         ints, steps, block = parts(value)
@@ -355,7 +356,7 @@ def other_integers(patch: pytest.MonkeyPatch) -> None:
 
         return RowTensor(str(ints.name), ints.dtype, ints.dims, read), steps, block
 
-    patch.setattr(lower, "quantized_parts", changed)
+    patch.setattr(xnnpack, "quantized_parts", changed)
     patch.setattr("exporter.ir.weights.quantized_parts", changed)
 
 
