@@ -31,21 +31,16 @@ def guard_eval(
 
     Each line of DATA is a JSON object with `messages`, a `label` (safe or unsafe) and, if unsafe, its `categories`.
     """
-    from exporter import evaluation, targets
-    from exporter.prune_guard.guard import Guard
+    from exporter.prune_guard.guard import open_guards
     from exporter.prune_guard.guard_data import read_examples
     from exporter.prune_guard.guard_eval import evaluate
 
     reporter = open_reporter(verbose, quiet)
-    candidates = evaluation.candidates([artifact])
     examples = read_examples(data)
     found = {}
-    for candidate in candidates:
-        target = targets.get(candidate.target)
-        target.require_runtime()
-        reporter.stage(f"{candidate.name}: judging {len(examples)} conversations")
-        guard = Guard(target.load(candidate.files), target.read_back(candidate.files).tokenizer)
-        found[candidate.name] = evaluate(guard, examples, threshold)
+    for name, guard in open_guards(artifact).items():
+        reporter.stage(f"{name}: judging {len(examples)} conversations")
+        found[name] = evaluate(guard, examples, threshold)
     reporter.close()
     document: dict[str, Any] = {
         "data": data.name,

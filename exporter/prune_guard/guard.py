@@ -6,16 +6,19 @@ verdict belongs give the probability of ``unsafe``, those behind ``S`` the proba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from exporter import evaluation, targets
+from exporter.guard import PROMPTED
+from exporter.prune_guard.guard_data import SAFE, UNSAFE
 from exporter.prune_guard.kept_tokens import end_of_answer
-from exporter.prune_guard.prompt import CATEGORIES, LLAMA3_ANSWER_PREFIX, GuardError, Messages, prompt_tokens
-from exporter.prune_guard.verdict import SAFE, UNSAFE
+from exporter.prune_guard.prompt import LLAMA3_ANSWER_PREFIX, GuardError, Messages, prompt_tokens
 from exporter.tokenizer import Tokenizer
 
 THRESHOLD = 0.5
@@ -29,7 +32,7 @@ Logits = npt.NDArray[np.float32]
 class Scorer(Protocol):
     """What a guard needs of a runtime (:class:`exporter.targets.base.Runtime` has it)."""
 
-    def logits(self, token_ids: list[int]) -> Logits:
+    def logits(self, token_ids: Sequence[int]) -> Logits:
         """Logits at every position, ``[n_tokens, vocab_size]``."""
 
 
@@ -91,7 +94,7 @@ class Guard:
         p_categories = self._category_probabilities(logits[len(prompt) - 1 :])
         if p_unsafe < threshold:
             return Verdict(SAFE, (), p_unsafe, p_categories)
-        ranked = sorted(CATEGORIES, key=lambda code: -p_categories[code])
+        ranked = sorted(PROMPTED, key=lambda code: -p_categories[code])
         named = tuple(code for i, code in enumerate(ranked) if i == 0 or p_categories[code] >= NAMED)
         return Verdict(UNSAFE, named, p_unsafe, p_categories)
 
@@ -116,6 +119,22 @@ class Guard:
         return found
 
 
+def open_guards(artifact: Path) -> dict[str, Guard]:
+    """The guards of an export folder, or the one in a single file, by name, such as ``"gguf int4"``.
+
+    Raises:
+        OutputError: If it is neither.
+        RuntimeUnavailableError: If a runtime is not installed.
+        TargetError: If a runtime refuses an artifact.
+    """
+    found = {}
+    for candidate in evaluation.candidates([artifact]):
+        target = targets.get(candidate.target)
+        target.require_runtime()
+        found[candidate.name] = Guard(target.load(candidate.files), target.read_back(candidate.files).tokenizer)
+    return found
+
+
 def _continues(longer: tuple[int, ...], tokens: tuple[int, ...]) -> bool:
     return len(longer) > len(tokens) and longer[: len(tokens)] == tokens
 
@@ -132,7 +151,7 @@ def _forced_answer(tokenizer: Tokenizer) -> tuple[list[int], dict[str, tuple[int
     before and behind it, ``S1`` and ``S10`` can be told apart.
     """
     start = tokenizer.encode(f"{UNSAFE}\nS")
-    codes = {code: tuple(tokenizer.encode(f"{UNSAFE}\n{code}")) for code in CATEGORIES}
+    codes = {code: tuple(tokenizer.encode(f"{UNSAFE}\n{code}")) for code in PROMPTED}
     if any(list(tokens[: len(start)]) != start for tokens in codes.values()):
         raise GuardError("the tokenizer joins the S of a hazard with its number", expected="S, then the number")
     numbers = {code: tokens[len(start) :] for code, tokens in codes.items()}
@@ -149,7 +168,7 @@ def _forced_answer(tokenizer: Tokenizer) -> tuple[list[int], dict[str, tuple[int
 
 def sayable_tokens(tokenizer: Tokenizer) -> list[int]:
     """The tokens that an answer is made of, ascending: 20 in Llama 3's vocabulary."""
-    codes = list(CATEGORIES)
+    codes = list(PROMPTED)
     answers = [SAFE, LLAMA3_ANSWER_PREFIX, f"{UNSAFE}\n{','.join(codes)}", *(f"{UNSAFE}\n{code}" for code in codes)]
     end = end_of_answer(tokenizer)
     return sorted({*(token for a in answers for token in tokenizer.encode(a)), *([] if end is None else [end])})

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import CalibrationError
+from exporter.guard import PROMPTED
 from exporter.prune_guard.kept_tokens import end_of_answer
-from exporter.prune_guard.prompt import CATEGORIES, GuardError, Messages, prompt_tokens
+from exporter.prune_guard.prompt import GuardError, Messages, prompt_tokens
 from exporter.prune_guard.sequences import records
-from exporter.prune_guard.verdict import SAFE, UNSAFE, answer_text
 from exporter.tokenizer import Tokenizer
+
+SAFE, UNSAFE = "safe", "unsafe"
+"""The verdicts, as labels and in answers."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ def example(record: Mapping[str, Any]) -> Example:
             expected='{"messages": […], "label": "safe" | "unsafe", "categories": ["S1", …]}',
             found=f"label {label!r}, fields {', '.join(record) or 'none'}",
         )
-    if not isinstance(categories, list) or not set(categories) <= CATEGORIES.keys() or (label == SAFE and categories):
+    if not isinstance(categories, list) or not set(categories) <= PROMPTED.keys() or (label == SAFE and categories):
         raise GuardError(
             "a line of guard data has impossible categories",
-            expected=f"codes from {', '.join(CATEGORIES)} where the label is unsafe",
+            expected=f"codes from {', '.join(PROMPTED)} where the label is unsafe",
             found=repr(categories)[:80],
         )
     return Example(messages, tuple(categories) if label == UNSAFE else None)
@@ -84,6 +87,11 @@ def _numbered(path: Path) -> Iterator[Example]:
         except GuardError as error:
             error.message = f"{path}, example {number}: {error.message}"
             raise
+
+
+def answer_text(categories: tuple[str, ...] | None) -> str:
+    """What a guard says: ``"safe"`` for ``None``, or ``"unsafe"`` and the codes on a line of their own."""
+    return SAFE if categories is None else "\n".join([UNSAFE, *([",".join(categories)] if categories else [])])
 
 
 def training_tokens(example: Example, tokenizer: Tokenizer) -> list[int]:

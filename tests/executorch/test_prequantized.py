@@ -302,8 +302,11 @@ def no_adaptors(patch: pytest.MonkeyPatch) -> None:
 def adaptor_rows_in_another_order(patch: pytest.MonkeyPatch) -> None:
     """The adaptors of query and key keep the order that only an interleaved rotation understands."""
     product = lower._product
-    rows = lambda weight, order: None if ".adaptor." in str(weight.name) else order  # noqa: E731
-    patch.setattr(lower, "_product", lambda low, w, x, order, **rest: product(low, w, x, rows(w, order), **rest))
+
+    def plain(low: Any, weight: Any, x: int, order: Any, *, head: bool = False) -> int:
+        return product(low, weight, x, None if ".adaptor." in weight.name else order, head=head)
+
+    patch.setattr(lower, "_product", plain)
 
 
 def swapped_scales(patch: pytest.MonkeyPatch) -> None:
@@ -356,6 +359,7 @@ def other_integers(patch: pytest.MonkeyPatch) -> None:
 
         return RowTensor(str(ints.name), ints.dtype, ints.dims, read), steps, block
 
+    patch.setattr(lower, "quantized_parts", changed)
     patch.setattr(xnnpack, "quantized_parts", changed)
     patch.setattr("exporter.ir.weights.quantized_parts", changed)
 

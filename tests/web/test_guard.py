@@ -8,11 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.prune_guard.verdict import parse_answer
 from tests.web.support import evaluate
 
-SPACES = st.text(st.sampled_from(" \t\n\v\r\x1c\x85\xa0\u200a\u200b\u2028\ufeff"))
-ANSWERS = st.sampled_from(["safe", "SAFE.", "unsafe", "Unsafe\nS1,s13", ""])
 SAFE = {"kind": "safe", "categories": []}
 UNCLEAR = {"kind": "unclear", "categories": []}
 
@@ -104,17 +101,3 @@ def test_no_text_breaks_the_parser(answers: list[str]) -> None:
     verdicts = parsed(*marked)
     assert {verdict["kind"] for verdict in verdicts[len(answers) :]} == {"unsafe"}
     assert {verdict["kind"] for verdict in verdicts} <= {"safe", "unsafe", "unclear"}
-
-
-@settings(max_examples=3)
-@given(
-    st.lists(
-        st.builds("{}{}{}".format, SPACES, ANSWERS, SPACES | st.text()),
-        min_size=200,
-        max_size=200,
-    )
-)
-def test_the_parser_of_the_exporter_is_the_same(answers: list[str]) -> None:
-    found = [(verdict["kind"], tuple(c["code"] for c in verdict["categories"])) for verdict in parsed(*answers)]
-    own = [parse_answer(answer) for answer in answers]
-    assert found == [(answer.kind, answer.categories) for answer in own]

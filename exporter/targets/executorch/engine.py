@@ -16,7 +16,7 @@ from exporter.targets.executorch.subgraph import Shape
 from exporter.tensors import RowTensor
 
 if TYPE_CHECKING:
-    from exporter.targets.executorch.lower import Lowering
+    from exporter.targets.executorch.walk import Lowering
 
 Ordered = Callable[[RowTensor], RowTensor]
 """Puts the rows of a matrix, or of its scales, into the order in which the program wants them."""

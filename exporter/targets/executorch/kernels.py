@@ -15,9 +15,9 @@ import onnx_ir as ir
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
 from exporter.targets.executorch.engine import Ordered
-from exporter.targets.executorch.lower import Lowering, scales_shape
 from exporter.targets.executorch.program import CHAR, FLOAT, SCALAR_TYPE, Program, Tensor
 from exporter.targets.executorch.subgraph import TOKENS, Shape
+from exporter.targets.executorch.walk import Lowering, scales_shape
 from exporter.targets.executorch.weights import float_weight, int8_groups
 from exporter.tensors import RowTensor
 

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
 from exporter.targets.executorch.engine import Ordered
-from exporter.targets.executorch.lower import GROUP_MULTIPLE, Lowering, is_table
 from exporter.targets.executorch.program import Call, Program
 from exporter.targets.executorch.subgraph import Subgraph
+from exporter.targets.executorch.walk import GROUP_MULTIPLE, Lowering, is_table
 from exporter.targets.executorch.weights import float_weight, int4_groups, int4_table, int8_groups
 
 
