@@ -41,8 +41,10 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def quantize(rows: npt.NDArray[np.float32], type_name: str) -> npt.NDArray[np.uint8]:
-    """ggml's encoding of float32 ``[n_rows, n_cols]`` as ``uint8 [n_rows, row_nbytes]``."""
+def quantize(
+    rows: npt.NDArray[np.float32], type_name: str, importance: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.uint8]:
+    """ggml's encoding of float32 ``[n_rows, n_cols]`` as ``uint8 [n_rows, row_nbytes]``; ``importance [n_cols]``."""
     ggml_type = gguf.GGMLQuantizationType[type_name]
     block, nbytes = gguf.GGML_QUANT_SIZES[ggml_type]
     source = np.ascontiguousarray(rows, np.float32)
@@ -50,6 +52,7 @@ def quantize(rows: npt.NDArray[np.float32], type_name: str) -> npt.NDArray[np.ui
     encoded = np.empty((n_rows, n_cols // block * nbytes), np.uint8)
     library = _library()
     library.ggml_quantize_init(ggml_type)
-    written = library.ggml_quantize_chunk(ggml_type, source.ctypes.data, encoded.ctypes.data, 0, n_rows, n_cols, None)
+    matrix = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data
+    written = library.ggml_quantize_chunk(ggml_type, source.ctypes.data, encoded.ctypes.data, 0, n_rows, n_cols, matrix)
     assert written == encoded.nbytes
     return encoded

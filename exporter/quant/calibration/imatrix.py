@@ -26,7 +26,10 @@ SUMS, COUNTS = ".in_sum2", ".counts"
 
 
 def sums(energy: Floats, n_tokens: int) -> Floats:
-    """Float32 sums that give the energies back, bit for bit, when they are divided by the number of tokens."""
+    """Float32 sums that give energies back, bit for bit, when they are divided by the number of tokens.
+
+    There are such sums if the energies were made by such a division.
+    """
     count = np.float32(n_tokens)
     nearest = energy * count
     for candidate in (np.nextafter(nearest, np.float32(0)), np.nextafter(nearest, np.float32(np.inf))):

@@ -60,12 +60,14 @@ def row_nbytes(type_name: str, n_cols: int) -> int:
     return n_cols // block * nbytes
 
 
-def encode_rows(rows: Array, type_name: str) -> Bytes:
-    """Encode weights, bit-identical to ggml's reference without an importance matrix.
+def encode_rows(rows: Array, type_name: str, importance: Floats | None = None) -> Bytes:
+    """Encode weights, bit-identical to ggml.
 
     Args:
         rows: float32, float16 or bfloat16, ``[n_rows, n_cols]``, or a vector as one row ``[n_cols]``.
         type_name: ggml's name: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K.
+        importance: How much each column matters, float32 ``[n_cols]``, as in an importance matrix; without it the
+            result is that of ggml's reference.
 
     Returns:
         ``uint8 [n_rows, row_nbytes]``, or ``[row_nbytes]`` of a vector.
@@ -74,7 +76,7 @@ def encode_rows(rows: Array, type_name: str) -> Bytes:
         CheckpointError: a weight is NaN or infinite.
         TargetError: unknown type, columns that do not fill blocks, or a weight too large for the type.
     """
-    from exporter.targets.gguf.kernels import ENCODERS, WIDENERS
+    from exporter.targets.gguf.kernels import ENCODERS, WEIGHTED_ENCODERS, WIDENERS
     from exporter.targets.gguf.kernels.floats import largest_magnitude
 
     if type_name not in ENCODERS:
@@ -85,9 +87,17 @@ def encode_rows(rows: Array, type_name: str) -> Bytes:
     source, target = np.ascontiguousarray(rows).reshape(-1), out.reshape(-1)
     encode, widen = ENCODERS[type_name], WIDENERS[rows.dtype.name]
     block, nbytes = _quant_size(type_name)
-    buffer = np.empty(min(PIECE, source.size), np.float32)
-    for start in range(0, source.size, PIECE):
-        piece = source[start : start + PIECE]
+    size = PIECE
+    if importance is not None and type_name in WEIGHTED_ENCODERS:
+        weighted, columns = WEIGHTED_ENCODERS[type_name], np.ascontiguousarray(importance, np.float32)
+        size = max(1, PIECE // len(columns)) * len(columns)  # whole rows
+
+        def encode(x: Floats, encoded: Bytes) -> None:
+            weighted(x, columns, encoded)
+
+    buffer = np.empty(min(size, source.size), np.float32)
+    for start in range(0, source.size, size):
+        piece = source[start : start + size]
         weights = buffer[: piece.size]
         widen(piece, weights)
         _refuse_unfit(float(largest_magnitude(weights)), type_name)

@@ -29,8 +29,9 @@ from exporter.simd.functions import (
 from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
 
 SUPERBLOCK, SUBBLOCK, LANES = 256, 32, 16
-SCALE, LOW, INVERSE, OFFSET = range(4)
-"""Rows of a fit, 16 lanes each: the weight is ``SCALE * q + LOW``; q is ``(x - OFFSET) * INVERSE`` rounded."""
+SCALE, LOW, INVERSE, OFFSET, TOTAL = range(5)
+"""Rows of a fit, 16 lanes each: the weight is ``SCALE * q + LOW``; q is ``(x - OFFSET) * INVERSE`` rounded.
+``TOTAL`` is the sum of the weights of the fit."""
 
 
 def candidate_steps(first: float, n_steps: int, top: int) -> Floats:
@@ -52,32 +53,46 @@ def sub_blocks_to_lanes(x: Floats, start: int, columns: Floats) -> None:
 
 
 @jit
-def fit_sub_blocks(columns: Floats, candidates: Floats, top: np.float32, scratch: Floats, fit: Floats) -> None:
+def within(scaled: Any, top: np.float32) -> Any:
+    """Lanes cut to [0, top]; what is no number becomes 0."""
+    return where(scaled > 0, minimum(scaled, top), 0)
+
+
+@jit
+def plain_weights(columns: Floats, scratch: Floats) -> None:
+    """Write the weights of the fit where no importance is known: the magnitude, and the sub-block's typical one."""
+    energy = splat16(0)
+    for i in range(SUBBLOCK):
+        energy = energy + load16(columns, i * LANES) * load16(columns, i * LANES)
+    typical = square_root(energy / SUBBLOCK)
+    for i in range(SUBBLOCK):
+        store(scratch, i * LANES, typical + magnitude(load16(columns, i * LANES)))
+
+
+@jit
+def fit_sub_blocks(
+    columns: Floats, candidates: Floats, top: np.float32, bounded: bool, scratch: Floats, fit: Floats
+) -> None:
     """Fit 16 sub-blocks to the levels 0 to ``top``.
 
     Args:
         columns: ``[32 * 16]``, the lanes.
         candidates: See :func:`candidate_steps`.
         top: Largest level.
-        scratch: ``[2 * 32 * 16]``, weights of the fit and levels of the current candidate.
-        fit: ``[4 * 16]``, written: see ``SCALE``.
+        bounded: Whether candidates are cut to [0, top] before they are rounded, which only numbers beyond 2**22 notice:
+            ``make_qkx3_quants`` does it, ``make_qkx2_quants`` does not.
+        scratch: ``[2 * 32 * 16]``, weights of the fit, and room for the levels of the current candidate.
+        fit: ``[5 * 16]``, written: see ``SCALE``.
     """
     tried = SUBBLOCK * LANES
-    energy = splat16(0)
-    for i in range(SUBBLOCK):
-        energy = energy + load16(columns, i * LANES) * load16(columns, i * LANES)
-    typical = square_root(energy / SUBBLOCK)
-
     lowest = highest = load16(columns, 0)
-    sum_w = splat16(0)
-    sum_x = splat16(0)
+    sum_w = sum_x = splat16(0)
     for i in range(SUBBLOCK):
         x = load16(columns, i * LANES)
-        w = typical + magnitude(x)
-        store(scratch, i * LANES, w)
+        w = load16(scratch, i * LANES)
         lowest, highest = minimum(x, lowest), maximum(x, highest)
         sum_w, sum_x = sum_w + w, sum_x + w * x
-    lowest = minimum(lowest, 0)
+    lowest = minimum(0, lowest)  # of two zeros that of the weights, whose sign Q4_1 writes
     flat = highest == lowest
 
     low = offset = lowest
@@ -90,6 +105,8 @@ def fit_sub_blocks(columns: Floats, candidates: Floats, top: np.float32, scratch
         miss = scale * q + low - x
         error = error + load16(scratch, i * LANES) * (miss * miss)
 
+    if bounded:
+        inverse = where(inverse == np.inf, 0, inverse)  # the first attempt is not cut, and rounds infinity to 0
     for candidate in candidates:
         trial = candidate / (highest - low)
         sum_q = splat16(0)
@@ -97,7 +114,10 @@ def fit_sub_blocks(columns: Floats, candidates: Floats, top: np.float32, scratch
         sum_qx = splat16(0)
         for i in range(SUBBLOCK):
             x = load16(columns, i * LANES)
-            q = maximum(minimum(nearest_int(trial * (x - low)), top), 0)
+            scaled = trial * (x - low)
+            if bounded:
+                scaled = within(scaled, top)
+            q = maximum(minimum(nearest_int(scaled), top), 0)
             store(scratch, tried + i * LANES, q)
             wq = load16(scratch, i * LANES) * q
             sum_q, sum_qq, sum_qx = sum_q + wq, sum_qq + wq * q, sum_qx + wq * x
@@ -120,6 +140,7 @@ def fit_sub_blocks(columns: Floats, candidates: Floats, top: np.float32, scratch
     store(fit, LOW * LANES, where(flat, lowest, low))
     store(fit, INVERSE * LANES, where(flat, 0, inverse))
     store(fit, OFFSET * LANES, offset)
+    store(fit, TOTAL * LANES, sum_w)
 
 
 @jit
@@ -136,26 +157,36 @@ def _six_bits(fit: Floats, first: int, sign: np.float32, steps: Floats, at: int)
 
 
 @jit
-def put_scales(fit: Floats, lane: int, out: Bytes, at: int, steps: Floats) -> None:
-    """Round a superblock's eight scales and minima to 6 bits and write its 16-byte head.
+def round_scales(fit: Floats, lane: int, steps: Floats) -> Any:
+    """Round a superblock's eight scales and minima to 6 bits, into ``steps [16]``, minima negated.
+
+    Returns:
+        What multiplies the former and the latter, float32.
+    """
+    d = _six_bits(fit, SCALE * LANES + lane, np.float32(1), steps, 0)
+    return d, _six_bits(fit, LOW * LANES + lane, np.float32(-1), steps, 8)
+
+
+@jit
+def put_scales(scale: np.float32, minimum_scale: np.float32, out: Bytes, at: int, steps: Floats) -> None:
+    """Write a superblock's 16-byte head.
 
     Head: ``float16 d; float16 dmin; uint8 packed[12]``. Scales and minima 0 to 3 are the low six bits of bytes 0 to 3
     and 4 to 7; of those 4 to 7, the low nibbles share bytes 8 to 11 and the two high bits top bytes 0 to 7.
 
     Args:
-        fit: See :func:`fit_sub_blocks`.
-        lane: First of the superblock's lanes, 0 or 8.
+        scale: ``d`` before it is rounded.
+        minimum_scale: ``dmin`` likewise.
         out: The file's bytes.
         at: Where the superblock begins in ``out``.
-        steps: ``[16]``, written: the eight scales as a reader decodes them, then the eight minima, negated.
+        steps: ``[16]``: the integers; then the eight scales as a reader decodes them, and the eight minima, negated.
     """
-    d = float16_bits(_six_bits(fit, SCALE * LANES + lane, np.float32(1), steps, 0))
-    dmin = float16_bits(_six_bits(fit, LOW * LANES + lane, np.float32(-1), steps, 8))
+    d, dmin = float16_bits(scale), float16_bits(minimum_scale)
     put_uint16(out, at, d)
     put_uint16(out, at + 2, dmin)
     for j in range(4):
-        scale, low, scale4, low4 = int(steps[j]), int(steps[8 + j]), int(steps[4 + j]), int(steps[12 + j])
-        out[at + 4 + j] = scale | (scale4 >> 4) << 6
+        scale_, low, scale4, low4 = int(steps[j]), int(steps[8 + j]), int(steps[4 + j]), int(steps[12 + j])
+        out[at + 4 + j] = scale_ | (scale4 >> 4) << 6
         out[at + 8 + j] = low | (low4 >> 4) << 6
         out[at + 12 + j] = (scale4 & 15) | (low4 & 15) << 4
     for j in range(8):
@@ -164,7 +195,9 @@ def put_scales(fit: Floats, lane: int, out: Bytes, at: int, steps: Floats) -> No
 
 
 @jit
-def levels_of(x: Floats, start: int, top: np.float32, steps: Floats, j: int, fit: Floats, lane: int) -> Any:
+def levels_of(
+    x: Floats, start: int, top: np.float32, bounded: bool, steps: Floats, j: int, fit: Floats, lane: int
+) -> Any:
     """The 32 integers of sub-block ``j``, nearest for the decoded scale and minimum.
 
     Where the scale decodes to zero they mean nothing, and ggml leaves those of the fit.
@@ -174,4 +207,6 @@ def levels_of(x: Floats, start: int, top: np.float32, steps: Floats, j: int, fit
         scaled = (weights + steps[8 + j]) / steps[j]
     else:
         scaled = (weights - fit[OFFSET * LANES + lane + j]) * fit[INVERSE * LANES + lane + j]
+        if bounded:
+            scaled = within(scaled, top)
     return maximum(minimum(nearest_int(scaled), top), 0)
