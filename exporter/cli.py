@@ -15,6 +15,7 @@ import click
 import exporter
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
+from exporter.commands.imatrix import imatrix
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
@@ -334,6 +335,7 @@ def _remarks(target: Any, quant: str) -> str:
 
 main.add_command(bundle)
 main.add_command(evaluate)
+main.add_command(imatrix)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_native_types_with_an_importance_matrix_equal_llama_quantize(
     origin = Origin("model", "data", "random", N_TOKENS, 512, "imatrix")
     energies = random_energies(spec)
     matrix, stored = tmp_path / "imatrix.gguf", tmp_path / "calibration.safetensors"
-    imatrix.write(matrix, energies, origin, spec.n_layers)
+    imatrix.write(matrix, energies, origin)
     file.write(stored, {file.ENERGY + name: energy for name, energy in energies.items()}, origin)
     reference = tmp_path / "reference.gguf"
     llama_quantize.quantize(export(model, "f32", tmp_path), reference, file_type(QUANTS[quant].ftype), imatrix=matrix)
