@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import exporter
+from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
 from exporter.commands.imatrix import imatrix
+from exporter.commands.guard import guard_eval
+from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
+from exporter.commands.prune import prune, prune_guard
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
 
@@ -29,15 +33,16 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupts.raised():
+                return super().invoke(ctx)
         except ExporterError as error:
             _close_reporter(ctx)
             print_error(error)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
             click.echo("interrupted: nothing was changed", err=True)
-            ctx.exit(130)
+            ctx.exit(interrupts.exit_code(interrupt))
 
 
 def _close_reporter(ctx: click.Context) -> None:
@@ -70,6 +75,7 @@ def main() -> None:
 @click.option(
     "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
 )
+@click.option("--backend", help="What ExecuTorch's program is made for, see `exporter targets`.")
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
 @click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
 @click.option(
@@ -92,6 +98,7 @@ def export(
     split_weights: bool,
     browser: bool,
     group_size: int | None,
+    backend: str | None,
     embedding: str | None,
     calibrate: str | None,
     calibration_tokens: int | None,
@@ -128,6 +135,7 @@ def export(
             browser=browser,
             group_size=group_size,
             embedding=embedding,
+            backend=backend,
         ),
         calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
     )
@@ -313,8 +321,11 @@ def list_targets(output: str, verbose: bool, quiet: bool) -> None:
 
 
 def _print_backends(backends: Collection[Backend]) -> None:
-    rows = [(b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no") for b in backends]
-    print_table(("backend", "runs on", "made here", "numbers compared here"), rows, text_columns=4)
+    rows = [
+        (b.name, b.devices, "no" if b.missing else "yes", "yes" if b.runs_here else "no", ", ".join(b.quants))
+        for b in backends
+    ]
+    print_table(("backend", "runs on", "made here", "numbers compared here", "quants"), rows, text_columns=5)
     for backend in backends:
         if backend.missing:
             click.echo(f"  {backend.name} would take {backend.missing}.")
@@ -336,6 +347,11 @@ def _remarks(target: Any, quant: str) -> str:
 main.add_command(bundle)
 main.add_command(evaluate)
 main.add_command(imatrix)
+main.add_command(prune)
+main.add_command(prune_guard)
+main.add_command(guard_eval)
+main.add_command(matrix)
+main.add_command(diff)
 
 
 if __name__ == "__main__":

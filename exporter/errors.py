@@ -76,6 +76,12 @@ class OutputError(ExporterError):
     """A destination that cannot be written, or that already holds something."""
 
 
+class GateError(ExporterError):
+    """A build that changed more than its build file allows."""
+
+    exit_code = 1
+
+
 class ParityError(ExporterError):
     """An artifact whose verdict is FAIL."""
 

@@ -25,6 +25,11 @@ _COMPONENTS = (
 )
 
 
+def component(tensor: str) -> str:
+    """The part of a model that a tensor belongs to."""
+    return next(name for name, pattern in _COMPONENTS if re.match(pattern, tensor))
+
+
 @dataclass(frozen=True)
 class TensorRow:
     """One stored tensor: its canonical name, storage type, shape and bytes."""
@@ -52,8 +57,8 @@ class ModelReport:
         """Component -> bytes in the file."""
         sizes: dict[str, int] = {}
         for tensor in self.tensors:
-            component = next(name for name, pattern in _COMPONENTS if re.match(pattern, tensor.name))
-            sizes[component] = sizes.get(component, 0) + tensor.nbytes
+            name = component(tensor.name)
+            sizes[name] = sizes.get(name, 0) + tensor.nbytes
         return sizes
 
     @property
@@ -129,7 +134,12 @@ class ArtifactReport:
 
 
 def _row(tensor: RowTensor) -> TensorRow:
-    encoded = tensor.encoded
+    encoded, parts = tensor.encoded, tensor.quantized
+    if parts is not None:
+        # Meta's files hold an integer of 4 bits in a byte of its own.
+        return TensorRow(
+            str(tensor.name), dtype_text(parts.ints.dtype), tensor.dims, parts.ints.size + parts.scales.nbytes
+        )
     kind = encoded.type_name if encoded else dtype_text(tensor.dtype)
     nbytes = encoded.row_nbytes * tensor.n_rows if encoded else tensor.nbytes
     return TensorRow(str(tensor.name), kind, tensor.dims, nbytes)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from exporter import calibration, card, manifest, parity, targets
-from exporter.artifact import MANIFEST, Staging, sha256_file, staging
+from exporter.artifact import MANIFEST, FileHashes, Staging, staging
 from exporter.errors import OutputError, TargetError
 from exporter.proving import Prover
 from exporter.quant.apply import linear_schemes
@@ -76,8 +74,11 @@ class Result:
         return "not run" if self.parity is None else self.parity.verdict
 
 
-def _cells(request: Request) -> list[tuple[Target, str]]:
-    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one."""
+def _cells(request: Request, remembered: Mapping[str, str]) -> list[tuple[Target, str]]:
+    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one.
+
+    Without names, each target takes what the source remembers for it, or its default.
+    """
     chosen = [targets.get(name) for name in request.targets]
     for choice in Options.CHANGES_ROW:
         if getattr(request.options, choice) is not None and not any(choice in target.choices for target in chosen):
@@ -87,7 +88,10 @@ def _cells(request: Request) -> list[tuple[Target, str]]:
                 found=", ".join(request.targets),
             )
     rows = {
-        target.name: {name: target.resolve(name, request.options) for name in request.quants or (target.default_quant,)}
+        target.name: {
+            name: target.resolve(name, request.options)
+            for name in request.quants or (remembered.get(target.name, target.default_quant),)
+        }
         for target in chosen
     }
     for quant in request.quants:
@@ -114,26 +118,10 @@ def predict(request: Request) -> tuple[Source, list[Prediction]]:
     """What an export would write, without writing or quantizing anything."""
     source = open_source(request.model, request.source)
     predictions = []
-    for target, quant in _cells(request):
+    for target, quant in _cells(request, source.checkpoint.quants):
         plan = target.plan(source.subject(), quant, request.options)
         predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
     return source, predictions
-
-
-class _Hashes:
-    """SHA-256 of the source files, computed on a thread while the artifacts are made."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash-source")
-        self._cancelled = threading.Event()
-        self._futures = {file: self._pool.submit(sha256_file, file, self._cancelled) for file in files}
-
-    def result(self) -> dict[Path, str]:
-        return {file: future.result() for file, future in self._futures.items()}
-
-    def close(self) -> None:
-        self._cancelled.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def export(request: Request, reporter: Reporter) -> list[Result]:
@@ -146,11 +134,12 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     Raises:
         ExporterError: Anything the user can act on; the destination is then as it was.
     """
-    cells = _cells(request)
+    _cells(request, {})  # a wrong name is refused before anything is opened
+    source = open_source(request.model, request.source)
+    cells = _cells(request, source.checkpoint.quants)
     if request.check:
         for target in {target.name: target for target, _ in cells}.values():
             target.require_runtime()
-    source = open_source(request.model, request.source)
     for note in source.checkpoint.notes:
         reporter.note(note)
     _refuse_idle_calibration(request, cells)
@@ -162,7 +151,7 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     shared = SharedFiles(source, (target for target, _ in cells))
     shared.render(_planned(plans, kept))
     _refuse_strangers(request, shared, old)
-    hashes = _Hashes(source.checkpoint.files)
+    hashes = FileHashes(source.checkpoint.files)
     try:
         calibrated = None
         if request.calibrate is not None:

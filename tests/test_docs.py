@@ -14,7 +14,10 @@ from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.onnx.capabilities import QUANTS as ONNX_QUANTS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "examples/android/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def rows(document: Path, heading: str) -> list[list[str]]:
@@ -65,7 +68,7 @@ def test_the_manifest_is_documented_in_this_schema() -> None:
     assert schema[2].startswith(f"{SCHEMA}.")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_into_the_repository_leads_somewhere(document: Path) -> None:
     for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text()):
         linked = document.parent / link if link else document

@@ -1,7 +1,8 @@
 // What a Llama Guard model answered, as a verdict.
 //
 // It writes "safe", or "unsafe" and on the next line the codes of the categories, joined by commas. Source of format
-// and names: the model cards of Llama Guard 3 8B and 1B (meta-llama/PurpleLlama); the 1B model knows no S14.
+// and names: the model cards of Llama Guard 3 8B and 1B (meta-llama/PurpleLlama); the 1B model knows no S14. All apps
+// read answers alike: tests/vectors/guard.json.
 
 /** MLCommons' hazards as Llama Guard 3 numbers them. */
 export const CATEGORIES = {
@@ -21,6 +22,9 @@ export const CATEGORIES = {
   S14: "Code Interpreter Abuse",
 };
 
+/** ASCII's alone: what trim() takes away beside it differs from language to language. */
+const WHITE_SPACE_AROUND = /^[ \t\n\v\f\r]+|[ \t\n\v\f\r]+$/g;
+
 /** A verdict fits in these many tokens, with several codes. */
 export const VERDICT_TOKENS = 32;
 
@@ -31,7 +35,7 @@ export const VERDICT_TOKENS = 32;
  * Doubt goes against the message: only a bare "safe" is safe, and whatever begins with "unsafe" is unsafe.
  */
 export function parseVerdict(answer) {
-  const text = typeof answer === "string" ? answer.trim() : "";
+  const text = typeof answer === "string" ? answer.replace(WHITE_SPACE_AROUND, "") : "";
   if (/^safe\.?$/i.test(text)) return { kind: "safe", categories: [] };
   if (/^unsafe\b/i.test(text)) return { kind: "unsafe", categories: categories(text) };
   return { kind: "unclear", categories: [] };

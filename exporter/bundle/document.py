@@ -39,7 +39,7 @@ def document(manifest: dict[str, Any], artifact: dict[str, Any], folder: Path) -
         "name": manifest["model"]["name"],
         "target": target.name,
         "quant": artifact["quant"],
-        "artifact": artifact["files"][0]["path"],
+        "artifact": [file["path"] for file in artifact["files"]],
         "files": sorted(({k: file[k] for k in ("path", "bytes", "sha256")} for file in files), key=lambda f: f["path"]),
         "runtime": {"versions": dict(target.runtime_versions()), "packages": dict(target.packages)},
         "requires": artifact.get("requires", {}),

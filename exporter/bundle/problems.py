@@ -9,6 +9,7 @@ from exporter.errors import ExporterError, OutputError
 
 TEXTS = {
     "missing": "bundle.json is missing",
+    "archive": "the archive cannot be read",
     "invalid": "bundle.json is not valid: {where}",
     "schema": "bundle schema {found} is not supported, this reader knows schema {expected}",
     "file_missing": "{path} is missing from the bundle",
@@ -20,6 +21,13 @@ TEXTS = {
 """Code -> message."""
 
 
-def problem(code: str, **values: object) -> ExporterError:
-    """The error of that code."""
-    return OutputError(TEXTS[code].format(**values), hint="export again with --bundle, or fetch the bundle again")
+def problem(code: str, reason: object = None, **values: object) -> ExporterError:
+    """The error of that code.
+
+    Args:
+        code: A key of ``TEXTS``.
+        reason: What the system said; no part of the message, because other systems say it otherwise.
+        values: What stands in the braces of the text.
+    """
+    hint = "export again with --bundle, or fetch the bundle again"
+    return OutputError(TEXTS[code].format(**values), found=reason, hint=hint)

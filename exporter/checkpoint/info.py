@@ -43,7 +43,7 @@ def read_model_card(folder: Path, name: str) -> ModelInfo:
 def _front_matter(folder: Path) -> dict[str, Any]:
     if not (folder / "README.md").is_file():
         return {}
-    import yaml  # type: ignore[import-untyped]
+    import yaml
     from gguf import Metadata
 
     try:

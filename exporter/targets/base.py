@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
+EXPORT_THE_ORIGINAL = (
+    "export the bf16 checkpoint that this one was made from; --target executorch --quant int4 takes this one as it is"
+)
+"""Hint of the targets that cannot hold what Meta adds to a Llama when it quantizes one."""
+
 Progress = Callable[[int, str], None]
 """Called with the number of bytes just finished, and what they belong to: a tensor's name, or nothing."""
 
@@ -66,12 +71,14 @@ class Backend:
         devices: Where it runs.
         runs_here: Whether the target's runtime on this machine can run it, so that its numbers are compared.
         missing: What it would take to make artifacts for it; empty if they can be made.
+        quants: Names of the capability rows that it has.
     """
 
     name: str
     devices: str
     runs_here: bool
     missing: str = ""
+    quants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,7 @@ class Options:
         browser: Whether an artifact that is meant for browsers must fit into one.
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
+        backend: What the artifact is made for, where the target's default is not wanted.
     """
 
     split_max_bytes: int | None = None
@@ -131,8 +139,9 @@ class Options:
     browser: bool = True
     group_size: int | None = None
     embedding: str | None = None
+    backend: str | None = None
 
-    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding")
+    CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding", "backend")
     """Choices that make another artifact: a target that cannot follow them must not be asked in vain."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.artifact import MANIFEST
-from exporter.bundle import archive, reading
+from exporter.bundle import archive, reading, validation
 from exporter.errors import ExporterError
 from tests.fixtures.models import TinySpec
 from tests.pipeline.conftest import needs_llama_cpp
@@ -51,7 +51,7 @@ def test_it_holds_what_an_app_needs_and_nothing_else(exported: Path, bundle: Pat
     found = document(bundle)
     stored = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     assert stored == {"bundle.json", *(file["path"] for file in found["files"])}
-    assert found["artifact"] in stored
+    assert stored.issuperset(found["artifact"])
     known = json.loads((exported / MANIFEST).read_text())
     assert {f["path"]: f["sha256"] for f in found["files"]} == {
         f["path"]: f["sha256"] for f in (*known["artifacts"][0]["files"], *known["shared_files"])
@@ -66,7 +66,7 @@ def test_the_schema_in_the_documents_accepts_it(bundle: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(__file__).parents[2] / "docs/bundle.schema.json").read_text())
     jsonschema.validate(document(bundle), schema)
-    assert set(schema["required"]) == set(document(bundle)) == {"schema", *reading.FIELDS}
+    assert set(schema["required"]) == set(document(bundle)) == set(validation.FIELDS)
 
 
 def test_the_same_content_is_the_same_bytes(exported: Path, huggingface_folder: Folder, tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ def no_json(found: dict[str, Any], bundle: Path) -> None:
 
 
 def no_file(found: dict[str, Any], bundle: Path) -> None:
-    (bundle / found["artifact"]).unlink()
+    (bundle / found["artifact"][0]).unlink()
 
 
 def other_bytes(found: dict[str, Any], bundle: Path) -> None:
-    path = bundle / found["artifact"]
+    path = bundle / found["artifact"][0]
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
 
@@ -182,7 +182,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "a path out of the bundle": (
         change(files=[{"path": "../x", "bytes": 1, "sha256": ""}]), "files has an entry that is none",
     ),
-    "an artifact that is no file": (change(artifact="model.gguf"), "artifact is not among the files"),
+    "an artifact that is no file": (change(artifact=["model.gguf"]), "artifact is not among the files"),
     "no golden answer": (change(golden=[]), "the bundle has no golden answers"),
     "a file too few": (no_file, "is missing from the bundle"),
     "a wrong hash": (other_bytes, "is not the file that was bundled"),

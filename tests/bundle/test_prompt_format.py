@@ -7,21 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bundle.prompt_format import DATE, PromptFormat, prompt_format
-from exporter.tokenizer import Tokenizer
-from exporter.tokenizer.chat import llama3_template
-from exporter.tokenizer.tokenizer import TokenType
-
-CHATML = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-DATED = (
-    "{{ bos_token }}{% set today = strftime_now('%d %b %Y') %}Today: {{ today }}\n"
-    "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] | trim }}\n{% endfor %}[assistant] "
-)
-FORMATTED = {"llama 3": llama3_template(), "chatml with a default system message": CHATML, "with a date": DATED}
+from tests.fixtures.templates import DATED, FORMATTED, tokenizer
 
 MORE = {
     "counts its messages": "{% for m in messages %}{{ loop.index }}. {{ m['content'] }}\n{% endfor %}",
@@ -33,10 +19,6 @@ MORE = {
     "two dates": "{{ strftime_now('%Y') + strftime_now('%d') }}{% for m in messages %}{{ m['content'] }}|{% endfor %}",
     "refuses": "{{ raise_exception('no') }}",
 }
-
-
-def tokenizer(template: str | None) -> Tokenizer:
-    return Tokenizer("bpe", ("<s>", "a"), (TokenType.CONTROL, TokenType.NORMAL), (), bos_id=0, chat_template=template)
 
 
 @pytest.mark.parametrize("name", FORMATTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,25 @@ from exporter.errors import RuntimeUnavailableError, TargetError
 from exporter.ir import ops
 from exporter.ir.spec import vocabulary
 from exporter.quant.apply import apply_recipe
-from exporter.quant.schemes import EMBEDDING, HEAD, INT8, INT8_ROWS, LINEAR, Recipe, Rule
+from exporter.quant.schemes import EMBEDDING, HEAD, INT4, INT8, INT8_ROWS, LINEAR, Recipe, Rule
 from exporter.targets.executorch import lower as lowering
 from exporter.targets.executorch import wheel
-from exporter.targets.executorch.capabilities import INT4_RECIPE, QUANTS
-from exporter.targets.executorch.lower import RULES, Lowered, lower
+from exporter.targets.executorch.capabilities import INT4_RECIPE, QUANTS, ROWS
+from exporter.targets.executorch.engine import Engine
+from exporter.targets.executorch.kernels import Portable
+from exporter.targets.executorch.lower import RULES
+from exporter.targets.executorch.program import ITEM_BYTES
+from exporter.targets.executorch.walk import Lowered
+from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.tensors import from_array
 from tests.executorch.support import SPEC
 from tests.ir.graphs import graph, node
+
+XNNPACK, PORTABLE = Xnnpack(), Portable()
+
+
+def lower(model: ir.Model, engine: Engine = XNNPACK) -> Lowered:
+    return lowering.lower(model, engine)
 
 
 def quantized(quant: str) -> ir.Model:
@@ -61,16 +73,17 @@ def test_activations_are_rounded_once_for_all_matrices_that_multiply_them() -> N
 
 
 def test_weights_only_rounds_nothing() -> None:
-    lowered = lower(quantized("int8w"), rounds=QUANTS["int8w"].rounds)
+    lowered = lower(quantized("int8w"), Xnnpack(rounds=QUANTS["int8w"].rounds))
     assert not [n for call in lowered.program.calls for n in call.graph._nodes if n["xnode_union_type"] == "XNNConvert"]
 
 
-def test_the_memory_does_not_grow_with_the_layers() -> None:
+@pytest.mark.parametrize("engine", [XNNPACK, PORTABLE])
+def test_the_memory_does_not_grow_with_the_layers(engine: Engine) -> None:
     """But for the caches."""
 
     def planned(n_layers: int) -> int:
         spec = SPEC.replace(n_layers=n_layers)
-        program = lower(graph(spec)).program
+        program = lower(graph(spec), engine).program
         total: int = program.to_document(range(n_layers + 2), [])["non_const_buffer_sizes"][1]
         cache = spec.max_seq_len * spec.n_kv_heads * spec.head_dim * 4 + 64
         return total - 2 * n_layers * cache
@@ -78,20 +91,22 @@ def test_the_memory_does_not_grow_with_the_layers() -> None:
     assert planned(2) == planned(5)
 
 
-def test_no_tensor_overwrites_another_that_is_still_needed() -> None:
-    document = lower(graph(SPEC)).program.to_document(range(4), [])
+@pytest.mark.parametrize("engine", [XNNPACK, PORTABLE])
+def test_no_tensor_overwrites_another_that_is_still_needed(engine: Engine) -> None:
+    document = lower(graph(SPEC), engine).program.to_document(range(4), [])
     values, live = document["values"], {}
-    delegates = lower(graph(SPEC)).program.calls
-    assert len(delegates) == 4
     for at, instruction in enumerate(document["chains"][0]["instructions"]):
-        for value in instruction["instr_args"]["args"]:
-            first, _ = live.get(value, (at, at))
-            live[value] = first, at
+        for argument in instruction["instr_args"]["args"]:
+            several = values[argument]["val"]["items"] if values[argument]["val_type"] == "TensorList" else [argument]
+            for value in several:
+                first, _ = live.get(value, (at, at))
+                live[value] = first, at
+    assert len(live) > 20
     places: list[tuple[int, int, int, int]] = []
     for value, (first, last) in live.items():
         tensor = values[value]["val"]
         if values[value]["val_type"] == "Tensor" and "allocation_info" in tensor:
-            size = 4
+            size = ITEM_BYTES[tensor["scalar_type"]]
             for length in tensor["sizes"]:
                 size *= length
             start = tensor["allocation_info"]["memory_offset_low"]
@@ -102,7 +117,8 @@ def test_no_tensor_overwrites_another_that_is_still_needed() -> None:
             assert end <= start2 or end2 <= start or last < first2 or last2 < first
 
 
-def test_no_matrix_is_read() -> None:
+@pytest.mark.parametrize("engine", [XNNPACK, PORTABLE])
+def test_no_matrix_is_read(engine: Engine) -> None:
     model = graph(SPEC)
 
     def refuse(start: int, stop: int) -> Any:
@@ -111,7 +127,7 @@ def test_no_matrix_is_read() -> None:
     for value in model.graph.initializers.values():
         if value.name != "rope.inv_freq":
             value.const_value.read = refuse  # type: ignore[union-attr]
-    assert len(lower(model).parameters) == 3 + 9 * SPEC.n_layers
+    assert len(lower(model, engine).parameters) == 3 + 9 * SPEC.n_layers
 
 
 def test_an_op_without_a_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +154,10 @@ def test_a_rotation_of_anything_but_a_projection_is_refused() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe("embedding in groups", (Rule(frozenset({EMBEDDING}), INT8), *INT4_RECIPE.rules)), "no kernel for"),
+        (
+            Recipe("small groups", (Rule(frozenset({EMBEDDING}), replace(INT4, group_size=16)), *INT4_RECIPE.rules)),
+            "no kernel for",
+        ),
         (
             Recipe(
                 "groups of 8 bits", (Rule(frozenset({EMBEDDING}), INT8_ROWS), Rule(frozenset({LINEAR, HEAD}), INT8))
@@ -150,6 +169,22 @@ def test_a_rotation_of_anything_but_a_projection_is_refused() -> None:
 def test_an_encoding_without_a_kernel_is_refused(recipe: Recipe, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         lower(apply_recipe(graph(SPEC), recipe))
+
+
+def test_kernels_refuse_4_bits() -> None:
+    with pytest.raises(TargetError, match="no kernel of every runtime multiplies"):
+        lower(quantized("int4"), PORTABLE)
+
+
+@pytest.mark.parametrize("quant", ROWS["portable"])
+def test_a_portable_program_has_no_delegate_and_one_product_a_matrix(quant: str) -> None:
+    lowered = lower(apply_recipe(graph(SPEC), ROWS["portable"][quant].recipe), PORTABLE)
+    product = "aten::linear" if quant in ("f32", "bf16") else "quantized_decomposed::mixed_linear"
+    assert not lowered.program.calls
+    assert kernels(lowered)[product] == 7 * SPEC.n_layers + 1
+    assert kernels(lowered)["llama::custom_sdpa"] == SPEC.n_layers
+    # One for each of the four inputs that seven matrices share, and each product back; the embedding once.
+    assert kernels(lowered)["aten::_to_copy"] == ((4 + 7) * SPEC.n_layers + 2 + 1 if quant == "bf16" else 0)
 
 
 def test_another_pair_of_executorch_and_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

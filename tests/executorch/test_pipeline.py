@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from exporter.artifact import MANIFEST
-from exporter.targets.executorch import files, layout, lower, plan, program, reading, rotary
+from exporter.targets.executorch import files, layout, lower, plan, program, reading, rotary, xnnpack
+from exporter.targets.executorch import kernels as engine
 from exporter.targets.executorch import weights as encoding
-from exporter.targets.executorch.capabilities import QUANTS
+from exporter.targets.executorch.capabilities import QUANTS, ROWS
 from exporter.tensors import Array, RowTensor
 from tests.executorch.support import SPEC, Folder
 from tests.fixtures.models import LLAMA3_SCALING
@@ -44,6 +45,21 @@ def test_every_variant_passes(tied: bool, huggingface_folder: Folder, tmp_path: 
     assert outcome.code == 0, outcome.stderr
     found = artifacts(tmp_path / "out")
     assert {quant: a["parity"]["verdict"] for quant, a in found.items()} == dict.fromkeys(QUANTS, "pass")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_variant_passes_without_a_delegate(tied: bool, huggingface_folder: Folder, tmp_path: Path) -> None:
+    model, out = huggingface_folder(MODEL.replace(tied=tied)), tmp_path / "out"
+    outcome = export(model, out, *ROWS["portable"], options=("--backend", "portable"))
+    assert outcome.code == 0, outcome.stderr
+    found = artifacts(out)
+    assert {quant: a["parity"]["verdict"] for quant, a in found.items()} == {
+        f"{quant}-portable": "pass" for quant in ROWS["portable"]
+    }
+    assert all(not a["requires"]["delegates"] for a in found.values())
+    assert found["bf16-portable"]["files"][0]["path"].endswith("-BF16-PORTABLE.pte")
+    assert run("verify", out).code == 0
 
 
 def test_a_dry_run_predicts_the_files(huggingface_folder: Folder, tmp_path: Path) -> None:
@@ -120,6 +136,11 @@ def wrong_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lower, "half_from_interleaved", lambda n_heads, head_dim: np.arange(n_heads * head_dim))
 
 
+def wrong_sign(patch: pytest.MonkeyPatch) -> None:
+    """The rotations add where they should subtract; nothing of the weights shows it."""
+    patch.setattr(engine.Kernels, "subtract", engine.Kernels.add)
+
+
 def wrong_scale(patch: pytest.MonkeyPatch) -> None:
     """The first scale of each matrix is off by one unit in the last place of bfloat16."""
     encode = encoding.int4_groups
@@ -132,7 +153,7 @@ def wrong_scale(patch: pytest.MonkeyPatch) -> None:
 
         return encode(name, ints, RowTensor(str(scales.name), scales.dtype, scales.dims, read))
 
-    patch.setattr(lower, "int4_groups", off_by_an_ulp)
+    patch.setattr(xnnpack, "int4_groups", off_by_an_ulp)
 
 
 def exchanged_nibbles(patch: pytest.MonkeyPatch) -> None:
@@ -185,6 +206,11 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "a flipped bit": (flipped_bit, "int8", "weights"),
     "stop tokens": (wrong_stops, "int4", "tokenizer"),
     "chat template": (wrong_template, "int4", "vocabulary"),
+    "kernels: cache off by one": (late_cache, "f32-portable", "logits"),
+    "kernels: epsilon": (wrong_epsilon, "int8-portable", "logits"),
+    "kernels: scale of the attention": (wrong_scale_of_attention, "int8w-portable", "logits"),
+    "kernels: permuted rows": (wrong_rows, "bf16-portable", "weights"),
+    "kernels: sign of the rotation": (wrong_sign, "f32-portable", "logits"),
 }
 """What is wrong -> the fault, the quantization it is tried on, and the check that must find it."""
 

@@ -41,6 +41,15 @@ def test_every_variant_passes_in_two_files(tied: bool, huggingface_folder: Folde
     assert run("verify", out).code == 0
 
 
+@pytest.mark.slow
+def test_a_bundle_of_both_files_is_verified(huggingface_folder: Folder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_in_full(huggingface_folder(SPEC), out, "f32", options=("--split-weights", "--bundle"))
+    outcome = run("verify", out / "bundles/executorch-f32.tar", "--format", "json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["golden_answers"] == 3
+
+
 @pytest.mark.parametrize("quant", ["f32", "int4-e4g32"])
 def test_programs_of_different_contexts_share_one_file(quant: str, huggingface_folder: Folder, tmp_path: Path) -> None:
     long, short = (

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from exporter.errors import CheckpointError, TargetError
 from exporter.targets.base import Options
 from exporter.targets.executorch import weights as encoding
-from exporter.targets.executorch.capabilities import QUANTS
+from exporter.targets.executorch.backends import BACKENDS
+from exporter.targets.executorch.capabilities import QUANTS, ROWS
 from exporter.targets.executorch.target import EXECUTORCH
 from exporter.targets.executorch.variants import GROUP_SIZES, Variant, chosen, parse
 from exporter.tensors import Array
@@ -26,19 +27,20 @@ WIDE = SPEC.replace(dim=256, ffn_dim=512, n_heads=8, n_kv_heads=2, head_dim=32)
 CHOICES = st.none() | st.sampled_from(GROUP_SIZES)
 
 
-@given(st.sampled_from(sorted(QUANTS)), CHOICES, CHOICES)
-def test_a_name_says_all_there_is_to_say(base: str, group: int | None, embedding: int | None) -> None:
-    variant = Variant(base, group, embedding)
+@given(st.sampled_from(sorted(QUANTS)), CHOICES, CHOICES, st.sampled_from(sorted(BACKENDS)))
+def test_a_name_says_all_there_is_to_say(base: str, group: int | None, embedding: int | None, backend: str) -> None:
+    variant = Variant(base, group, embedding, backend)
     again = parse(variant.name)
     assert again is not None
     assert again.name == variant.name
     assert (again.base, again.embedding_group) == (base, embedding)
+    assert again.backend == backend
 
 
 @given(st.text(max_size=12))
 def test_no_text_is_taken_for_a_row_that_does_not_exist(name: str) -> None:
     variant = parse(name)
-    assert variant is None or variant.base in QUANTS
+    assert variant is None or variant.base in {base for rows in ROWS.values() for base in rows}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,15 @@ def test_no_text_is_taken_for_a_row_that_does_not_exist(name: str) -> None:
         ("int8", Options(embedding="4,64"), "int8-e4g64"),
         ("q4_k_m", Options(), None),
         ("int4-g", Options(), None),
+        ("f32", Options(backend="portable"), "f32-portable"),
+        ("f32-portable", Options(), "f32-portable"),
+        ("f32-portable", Options(backend="xnnpack"), "f32"),
+        ("bf16", Options(backend="portable"), "bf16-portable"),
+        ("bf16", Options(), None),
+        ("q4_k_m", Options(backend="portable"), None),
+        # Somebody meant it: the answer is a refusal with its reason.
+        ("int4", Options(backend="portable"), "int4-portable"),
+        ("f32-qualcomm", Options(), "f32-qualcomm"),
     ],
 )
 def test_options_and_names_lead_to_the_same_rows(name: str, options: Options, row: str | None) -> None:
@@ -68,11 +79,20 @@ def test_options_and_names_lead_to_the_same_rows(name: str, options: Options, ro
         ("f32-g64", "has no groups"),
         ("f32-e4g32", "keeps every weight"),
         ("int5", "has no quantization"),
+        ("bf16", "the backend xnnpack does not compute bf16"),
+        ("int4-portable", "the backend portable does not compute int4"),
+        ("int8-e4g32-portable", "no group sizes to choose"),
+        ("f32-qualcomm", "backend qualcomm cannot be built"),
     ],
 )
 def test_a_row_that_cannot_be_is_refused(name: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         EXECUTORCH.quant(name)
+
+
+def test_a_backend_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TargetError, match="unknown backend 'tpu'"):
+        EXECUTORCH.resolve("f32", Options(backend="tpu"))
 
 
 @pytest.mark.parametrize("text", ["", "4", "4,", "4,x", "3,32", "4,32,1", "4,-32"])

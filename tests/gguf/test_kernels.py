@@ -72,33 +72,6 @@ def test_every_byte_equals_ggml(type_name: str, draw: Draw) -> None:
     assert_equals_ggml(draw(np.random.default_rng(7)).astype(np.float32), type_name)
 
 
-IMPORTANCES: dict[str, Draw] = {
-    "energies": lambda rng: np.exp(2 * rng.standard_normal(N_COLS)),
-    "ones": lambda rng: np.ones(N_COLS),
-    "some zero": lambda rng: rng.random(N_COLS) * (rng.random(N_COLS) < 0.7),
-    "tiny": lambda rng: 1e-12 * rng.random(N_COLS),
-}
-
-
-@pytest.mark.parametrize("importance", IMPORTANCES.values(), ids=IMPORTANCES)
-@pytest.mark.parametrize("type_name", BLOCK_TYPES)
-def test_every_byte_equals_ggml_with_an_importance_matrix(type_name: str, importance: Draw) -> None:
-    columns = importance(np.random.default_rng(3)).astype(np.float32)
-    for name, draw in WEIGHTS.items():
-        weights = draw(np.random.default_rng(7)).astype(np.float32)
-        ours = encode.encode_rows(weights, type_name, columns)
-        theirs = ggml.quantize(weights, type_name, columns)
-        differing = int((ours != theirs).any(axis=-1).sum())
-        assert differing == 0, f"{name}: {differing} of {len(ours)} rows differ from ggml's {type_name}"
-
-
-@pytest.mark.parametrize("type_name", [name for name in BLOCK_TYPES if name != "Q8_0"])
-def test_importance_changes_what_is_encoded(type_name: str) -> None:
-    weights = WEIGHTS["gauss"](np.random.default_rng(0)).astype(np.float32)
-    columns = IMPORTANCES["energies"](np.random.default_rng(3)).astype(np.float32)
-    assert not np.array_equal(encode.encode_rows(weights, type_name, columns), encode.encode_rows(weights, type_name))
-
-
 SIZES = st.floats(-65504, 65504, width=32)
 
 

@@ -44,7 +44,7 @@ def _library() -> ctypes.CDLL:
 def quantize(
     rows: npt.NDArray[np.float32], type_name: str, importance: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """ggml's encoding of float32 ``[n_rows, n_cols]`` as ``uint8 [n_rows, row_nbytes]``; ``importance [n_cols]``."""
+    """ggml's encoding of float32 ``[n_rows, n_cols]`` as ``uint8 [n_rows, row_nbytes]``; importance ``[n_cols]``."""
     ggml_type = gguf.GGMLQuantizationType[type_name]
     block, nbytes = gguf.GGML_QUANT_SIZES[ggml_type]
     source = np.ascontiguousarray(rows, np.float32)
@@ -52,7 +52,10 @@ def quantize(
     encoded = np.empty((n_rows, n_cols // block * nbytes), np.uint8)
     library = _library()
     library.ggml_quantize_init(ggml_type)
-    matrix = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data
-    written = library.ggml_quantize_chunk(ggml_type, source.ctypes.data, encoded.ctypes.data, 0, n_rows, n_cols, matrix)
+    columns = None if importance is None else np.ascontiguousarray(importance, np.float32)
+    written = library.ggml_quantize_chunk(
+        ggml_type, source.ctypes.data, encoded.ctypes.data, 0, n_rows, n_cols,
+        None if columns is None else columns.ctypes.data,
+    )  # fmt: skip
     assert written == encoded.nbytes
     return encoded

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from exporter.errors import TargetError
 from exporter.targets.base import Backend as Row
+from exporter.targets.executorch.capabilities import ROWS
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
         Backend(
-            "xnnpack", "CPUs of phones and desktops", runs_here=True,
+            "xnnpack", "CPUs of phones and desktops", runs_here=True, quants=tuple(ROWS["xnnpack"]),
             delegate="XnnpackBackend", phones=("ios", "android"),
         ),
         Backend(
-            "portable", "any CPU, slowly: reference kernels", runs_here=True, missing=_NO_LOWERING,
+            "portable", "any CPU, slowly: reference kernels", runs_here=True, quants=tuple(ROWS["portable"]),
             phones=("ios", "android"),
         ),
         Backend(

@@ -1,4 +1,4 @@
-"""What the ExecuTorch target can do: its quantization names, and how closely each must agree.
+"""What the ExecuTorch target can do: its quantization names, by backend, and how closely each must agree.
 
 XNNPACK multiplies 8-bit weights with one scale a row, and 4-bit weights with one for each group of a multiple of 32.
 Activations are rounded to 8 bits when it runs, with a scale and a zero point a token: always for 4-bit weights, by
@@ -8,6 +8,7 @@ choice for 8-bit ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
@@ -44,10 +45,12 @@ class ExecuTorchQuant(Quant):
         recipe: What its weights follow.
         rounds: Whether activations are rounded to 8 bits where 8-bit matrices multiply many tokens; where 4-bit ones
             do they always are, and where the head does they never are.
+        backend: Of :data:`exporter.targets.executorch.backends.BACKENDS`.
     """
 
     recipe: Recipe = PORTABLE_RECIPES["f32"]
     rounds: bool = True
+    backend: str = "xnnpack"
 
 
 QUANTS: dict[str, ExecuTorchQuant] = {
@@ -67,6 +70,39 @@ QUANTS: dict[str, ExecuTorchQuant] = {
         ),
     )
 }  # fmt: skip
+
+
+_portable = partial(ExecuTorchQuant, backend="portable")
+
+ROWS: dict[str, dict[str, ExecuTorchQuant]] = {
+    "xnnpack": QUANTS,
+    "portable": {
+        quant.name: quant
+        for quant in (
+            _portable("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
+            _portable(
+                "bf16", "bfloat16 matrices, multiplied as such; norms and residuals float32", True, 1e-3, 2**-8,
+                recipe=PORTABLE_RECIPES["bf16"],
+            ),
+            _portable(
+                "int8", "portable 8-bit integers, group 32, weights only", True, 1e-8, 0.025, 2e-4,
+                recipe=PORTABLE_RECIPES["int8"],
+            ),
+            _portable(
+                "int8w", "8-bit integers, one scale a row, weights only", False, 1e-8, 0.1, 2e-4,
+                recipe=INT8_ROWS_RECIPE,
+            ),
+        )
+    },
+}  # fmt: skip
+"""Backend -> its rows."""
+
+REFUSED: dict[tuple[str, str], str] = {
+    ("portable", "int4"): "no kernel of every runtime multiplies 4-bit integers: torchao's "
+    "(torchao::_linear_8bit_act_4bit_weight) is in the Swift package alone; take int8, or --backend xnnpack",
+    ("portable", "f16"): "float16 ends at 65504, which a Llama's residual stream may exceed; take bf16",
+}
+"""Backend and row that one would look for -> why it is not there."""
 
 ALIASES = {"fp32": "f32", "8da8w": "int8", "8da4w": "int4"}
 """executorch's names of the rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,22 @@ from typing import Any
 import onnx_ir as ir
 
 from exporter.ir.build import config_of, set_config
+from exporter.ir.weights import quantized_weights
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
 from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.executorch.data_file import DataFile
+from exporter.targets.executorch.engine import Engine
+from exporter.targets.executorch.kernels import Portable
 from exporter.targets.executorch.layout import Layout
 from exporter.targets.executorch.lower import lower
 from exporter.targets.executorch.program import Constants
 from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.executorch.rotary import COS, SIN
+from exporter.targets.executorch.scales import fit_scales
+from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.targets.hf_files import model_config
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 from exporter.tokenizer import Tokenizer
@@ -29,6 +34,12 @@ _KERNEL_BYTES = 40 << 20
 """Anonymous memory of numba and the compiled kernels (measured for the GGUF target: 36 MiB)."""
 _BYTES_PER_WEIGHT = 12
 """Anonymous bytes per weight of a chunk in flight (measured for the ONNX target)."""
+
+ENGINES: Mapping[str, Callable[[ExecuTorchQuant], Engine]] = {
+    "xnnpack": lambda quant: Xnnpack(quant.rounds),
+    "portable": lambda quant: Portable(),
+}
+"""Backends whose programs are written here -> what computes."""
 
 
 class ExecuTorchPlan:
@@ -50,15 +61,17 @@ class ExecuTorchPlan:
         config = config_of(subject.model)
         # Refused now rather than after the work.
         model_config(config, subject.tokenizer)
+        chosen = {str(weight.name) for weight in quantized_weights(subject.model)}
         self._model = apply_recipe(subject.model.clone(), quant.recipe, calibrated=subject.calibrated)
+        self._scales = fit_scales(self._model, chosen)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
         self._full_context = config.max_seq_len
-        self._lowered = lower(self._model, rounds=quant.rounds)
+        self._lowered = lower(self._model, ENGINES[quant.backend](quant))
         values = constant_values(self._model, subject.tokenizer)
         self._layout = Layout(self._lowered, values, split=options.split_weights)
         self._data = DataFile(self._lowered) if options.split_weights else None
-        self._releases = [RELEASES[key] for key in backends.get(backends.DEFAULT).releases]
+        self._releases = [RELEASES[key] for key in backends.get(quant.backend).releases]
         self._needs = preflight.needs(self._layout.document["execution_plan"])
         preflight.require(self._needs, self._releases)
         self._stem = f"{files.FOLDER}/{subject.info.name}-{quant.name.upper()}"
@@ -93,13 +106,14 @@ class ExecuTorchPlan:
     @property
     def notes(self) -> Sequence[str]:
         held = self._config.max_seq_len
-        if held == self._full_context:
-            return ()
-        megabytes = files.cache_bytes(self._config) / 1e6
-        return (
-            f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
-            "--max-seq-len asks for another number",
-        )
+        found = list(self._scales.notes)
+        if held != self._full_context:
+            megabytes = files.cache_bytes(self._config) / 1e6
+            found.append(
+                f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
+                "--max-seq-len asks for another number"
+            )
+        return found
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)

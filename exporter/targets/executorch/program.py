@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx_ir as ir
+
 from exporter.targets.executorch.subgraph import Shape, Subgraph
 
-FLOAT, HALF, LONG, CHAR, BYTE = 6, 5, 4, 1, 0
+BFLOAT16, FLOAT, HALF, LONG, CHAR, BYTE = 15, 6, 5, 4, 1, 0
 """``exir/scalar_type.py``."""
-SCALAR_TYPES = {FLOAT: "FLOAT", HALF: "HALF", LONG: "LONG", CHAR: "CHAR", BYTE: "BYTE"}
+SCALAR_TYPES = {BFLOAT16: "BFLOAT16", FLOAT: "FLOAT", HALF: "HALF", LONG: "LONG", CHAR: "CHAR", BYTE: "BYTE"}
 """Their names (``exir/_serialize/scalar_type.fbs``)."""
-ITEM_BYTES = {FLOAT: 4, HALF: 2, LONG: 8, CHAR: 1, BYTE: 1}
+SCALAR_TYPE = {ir.DataType.FLOAT: FLOAT, ir.DataType.FLOAT16: HALF, ir.DataType.BFLOAT16: BFLOAT16}
+"""The types of float weights."""
+ITEM_BYTES = {BFLOAT16: 2, FLOAT: 4, HALF: 2, LONG: 8, CHAR: 1, BYTE: 1}
 _ALIGNMENT = 64
 """Of tensors in the planned memory; a cache line, and more than any kernel asks for."""
 _OVERREAD = 64
@@ -53,11 +57,32 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Call:
-    """An instruction that hands tensors to a delegate; its arguments are known when the subgraph is complete."""
+    """An instruction that hands tensors to a delegate; its arguments are known when the subgraph is complete.
 
+    See :class:`exporter.targets.executorch.engine.Section`.
+
+    Attributes:
+        program: That the instruction is in.
+        graph: What the delegate computes.
+        arguments: Value id in the subgraph -> tensor.
+    """
+
+    program: Program
     graph: Subgraph
     arguments: dict[int, Tensor] = field(default_factory=dict)
-    """Value id in the subgraph -> tensor."""
+    _inputs: dict[int, int] = field(default_factory=dict)
+
+    def brought(self, tensor: Tensor) -> int:
+        if tensor.value not in self._inputs:
+            value = self._inputs[tensor.value] = self.graph.input(tensor.shape)
+            self.arguments[value] = tensor
+        return self._inputs[tensor.value]
+
+    def exported(self, value: int) -> Tensor:
+        if value not in self.arguments:
+            self.arguments[value] = self.program.tensor(self.graph.shape(value))
+            self.graph.outputs.append(value)
+        return self.arguments[value]
 
 
 @dataclass
@@ -86,6 +111,9 @@ class Program:
     def number(self, value: float) -> int:
         return self._value("Double", {"double_val": value})
 
+    def integers(self, values: Sequence[int]) -> int:
+        return self._value("IntList", {"items": [self.integer(value) for value in values]})
+
     def null(self) -> int:
         return self._value("Null", {})
 
@@ -107,22 +135,37 @@ class Program:
         tensor.last = len(self._instructions)
         self._outputs.append(tensor.value)
 
-    def kernel(self, name: str, overload: str, arguments: Sequence[int | Tensor], result: int | Tensor) -> None:
+    def cast(self, tensor: Tensor, dtype: int) -> Tensor:
+        """The same numbers in another float type; the tensor itself if it is of that type."""
+        if tensor.dtype == dtype:
+            return tensor
+        result = self.tensor(tensor.shape, dtype)
+        self.kernel("aten::_to_copy", "out", [tensor, self.boolean(False), self.null()], result)
+        return result
+
+    def kernel(
+        self, name: str, overload: str, arguments: Sequence[int | Tensor | Sequence[Tensor]], result: int | Tensor
+    ) -> None:
         """Call an operator; ``result`` is an integer's value index or the ``out`` tensor."""
         at = len(self._instructions)
-        places = []
-        for argument in (*arguments, result, result) if isinstance(result, Tensor) else (*arguments, result):
+
+        def place(argument: int | Tensor | Sequence[Tensor]) -> int:
             if isinstance(argument, Tensor):
                 self._used(argument, at, writes=argument is result)
-                places.append(argument.value)
-            else:
-                places.append(argument)
+                return argument.value
+            if isinstance(argument, Sequence):
+                return self._value("TensorList", {"items": [place(tensor) for tensor in argument]})
+            return argument
+
+        places = [place(argument) for argument in (*arguments, result)]
+        if isinstance(result, Tensor):
+            places.append(result.value)
         operator = self._operators.setdefault((name, overload), len(self._operators))
         self._instructions.append((operator, places))
 
     def delegate(self) -> Call:
         """Call a subgraph that has yet to be filled."""
-        call = Call(Subgraph(self.max_tokens))
+        call = Call(self, Subgraph(self.max_tokens))
         self.calls.append(call)
         self._instructions.append(call)
         return call

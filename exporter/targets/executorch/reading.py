@@ -1,7 +1,7 @@
 """A ``.pte`` as another reader sees it: executorch's own flatbuffer compiler for the tables, a map for the weights.
 
-What a weight is follows from the operators that read it: the constants of the program's kernels, and in the delegates
-the matrices of ``XNNFullyConnected`` with their encodings (``backends/xnnpack/serialization/schema.fbs``).
+What a weight is follows from the operators that read it: the constants of the program's kernels, and in XNNPACK's
+delegates the matrices of ``XNNFullyConnected`` with their encodings (``backends/xnnpack/serialization/schema.fbs``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from exporter.checkpoint.fields import Fields, read_json
 from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
-from exporter.names import EMBEDDING, HEAD
+from exporter.ir.build import KEPT_TOKENS
+from exporter.names import EMBEDDING, HEAD, adaptor_names
 from exporter.quant.packing import unpack_4
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
@@ -31,10 +32,14 @@ from exporter.tensors import Array, RowTensor, permute_rows
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
+    "BFLOAT16": np.dtype(ml_dtypes.bfloat16),
     "HALF": np.dtype(np.float16),
     "CHAR": np.dtype(np.int8),
     "BYTE": np.dtype(np.uint8),
+    "LONG": np.dtype(np.int64),
 }
+
+_FIRST = "layers.0.attention.wq.weight"
 
 _HEAD_BYTES = 40
 """The flatbuffer's first eight bytes and the header that is inserted there."""
@@ -176,7 +181,8 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
     query, cache = attentions[0][0]["sizes"], attentions[0][1]["sizes"]
     table, *_, embedded = _embedding(file)
     vocab_size, dim = table["sizes"][0], embedded["sizes"][-1]
-    matrices = {_name(filter_): _tensor(filter_)["dims"] for filter_ in file.filters}
+    matrices = {name: tensor.dims for name, tensor in _matrices(file)}
+    kept = file.tensors.get(KEPT_TOKENS)
     config = ModelConfig(
         dim=dim,
         n_layers=len(attentions),
@@ -190,6 +196,10 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
         rope_scaling=described.rope_scaling,
         max_seq_len=cache[1],
         tied_embeddings=HEAD not in matrices,
+        kept_tokens=None if kept is None else tuple(kept.reshape(-1).tolist()),
+        ffn_hadamard=_has_hadamard(file, len(attentions)),
+        lora_rank=matrices.get(adaptor_names(_FIRST)[0], [0])[0],
+        lora_scale=float(file.tensors.get("lora_scale", [0.0])[0]),
     )
     for name, function in ((COS, np.cos), (SIN, np.sin)):
         expected = rotary_rows(inv_freq(config), function, 0, config.max_seq_len)
@@ -198,6 +208,15 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
                 f"{name} does not rotate as config.json says", found=f"rope_theta {config.rope_theta:g}"
             )
     return config
+
+
+def _has_hadamard(file: PteFile, n_layers: int) -> bool:
+    found = len(list(file.calls("llama::fast_hadamard_transform")))
+    if found not in (0, n_layers):
+        raise CheckpointError(
+            "some layers have a Hadamard transform and some have not", expected=f"0 or {n_layers}", found=found
+        )
+    return found > 0
 
 
 _EMBEDDINGS = (
@@ -233,17 +252,39 @@ def read_weights(file: PteFile, config: ModelConfig) -> dict[str, RowTensor]:
     }
     if f"{EMBEDDING}.ints" in file.tensors:
         found[EMBEDDING] = _table(file.tensors[f"{EMBEDDING}.ints"], file.tensors[f"{EMBEDDING}.scales"])
+    rotated = _rotated_heads(config)
+    for name, tensor in _matrices(file):
+        if name == EMBEDDING:
+            found[name] = _same(found[name], tensor)
+            continue
+        heads = rotated.get(name)
+        order = None if heads is None else interleaved_from_half(heads, config.head_dim)
+        found[name] = tensor if order is None else permute_rows(tensor, order)
+    return found
+
+
+def _rotated_heads(config: ModelConfig) -> dict[str, int]:
+    """Canonical name -> heads of every weight whose rows are rotated, adaptors included."""
+    found: dict[str, int] = {}
+    for layer in range(config.n_layers):
+        for kind, heads in (("wq", config.n_heads), ("wk", config.n_kv_heads)):
+            name = f"layers.{layer}.attention.{kind}.weight"
+            found |= {name: heads, adaptor_names(name)[1]: heads}
+    return found
+
+
+def _matrices(file: PteFile) -> Iterator[tuple[str, RowTensor]]:
+    """Name and decoded weight of what delegates and kernels multiply with, in the program's row order."""
     for filter_ in file.filters:
         name, tensor = _name(filter_), _decoded(file, filter_)
-        if name == EMBEDDING:
-            # A head whose integers are the embedding's 4-bit ones multiplies with columns exchanged in pairs.
-            found[name] = _same(found[name], _swapped(tensor) if _is_4_bit(filter_) else tensor)
-            continue
-        heads = {"wq": config.n_heads, "wk": config.n_kv_heads}.get(name.split(".")[-2])
-        if heads is not None:
-            tensor = permute_rows(tensor, interleaved_from_half(heads, config.head_dim))
-        found[name] = tensor
-    return found
+        # A head whose integers are the embedding's 4-bit ones multiplies with columns exchanged in pairs.
+        yield name, _swapped(tensor) if name == EMBEDDING and _is_4_bit(filter_) else tensor
+    for _, matrix, *_ in file.calls("aten::linear"):
+        name = matrix["extra_tensor_info"]["fully_qualified_name"]
+        yield name, _plain(name, file.tensors[name])
+    for _, ints, scales, *_ in file.calls("quantized_decomposed::mixed_linear"):
+        key, steps = (operand["extra_tensor_info"]["fully_qualified_name"] for operand in (ints, scales))
+        yield (name := key.removesuffix(".ints")), _rows(name, file.tensors[key], file.tensors[steps])
 
 
 def _is_4_bit(filter_: _Filter) -> bool:
@@ -304,12 +345,15 @@ def _groups(name: str, packed: Array, scales: Array) -> RowTensor:
 
 
 def _plain(name: str, array: Array) -> RowTensor:
-    return RowTensor(name, ir.DataType.FLOAT, array.shape, lambda a, b: np.asarray(array[a:b]))
+    return RowTensor(name, ir.DataType.from_numpy(array.dtype), array.shape, lambda a, b: np.asarray(array[a:b]))
 
 
 def _rows(name: str, ints: Array, scales: Array) -> RowTensor:
+    """8-bit integers ``[rows, columns]`` times scales ``[rows]`` or ``[rows, groups]``."""
+
     def read(start: int, stop: int) -> Array:
-        values: Array = ints[start:stop].astype(np.float32) * scales[start:stop, None]
-        return values
+        groups = ints[start:stop].reshape(stop - start, scales.size // len(scales), -1)
+        values: Array = groups * scales[start:stop].reshape(stop - start, -1, 1)
+        return values.reshape(stop - start, ints.shape[1])
 
     return RowTensor(name, ir.DataType.FLOAT, ints.shape, read)

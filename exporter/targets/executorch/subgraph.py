@@ -107,12 +107,21 @@ class Subgraph:
             self._quantized[x] = value
         return self._quantized[x]
 
-    def binary(self, kind: str, x: int, y: int) -> int:
-        """``XNNAdd``, ``XNNSubtract`` or ``XNNMultiply``; ``y`` may have dimensions of 1 where ``x`` is wider."""
-        return self._node(kind, self._shapes[x], input1_id=x, input2_id=y)
+    def add(self, x: int, y: int) -> int:
+        """``y`` may have dimensions of 1 where ``x`` is wider, here and in the other two."""
+        return self._node("XNNAdd", self._shapes[x], input1_id=x, input2_id=y)
 
-    def unary(self, kind: str, x: int) -> int:
-        return self._node(kind, self._shapes[x], input_id=x)
+    def subtract(self, x: int, y: int) -> int:
+        return self._node("XNNSubtract", self._shapes[x], input1_id=x, input2_id=y)
+
+    def multiply(self, x: int, y: int) -> int:
+        return self._node("XNNMultiply", self._shapes[x], input1_id=x, input2_id=y)
+
+    def sigmoid(self, x: int) -> int:
+        return self._node("XNNSigmoid", self._shapes[x], input_id=x)
+
+    def rsqrt(self, x: int) -> int:
+        return self._node("XNNReciprocalSquareRoot", self._shapes[x], input_id=x)
 
     def reshape(self, x: int, shape: Shape) -> int:
         return self._node("XNNStaticReshape", shape, num_dims=len(shape), new_shape=list(shape), input_id=x)

@@ -27,7 +27,7 @@ class _ExecuTorch(Target):
     summary = "phones: ExecuTorch with XNNPACK on iOS and Android"
     quants: Mapping[str, Quant] = QUANTS
     aliases: Mapping[str, str] = ALIASES
-    choices = frozenset({"group_size", "embedding"})
+    choices = frozenset({"group_size", "embedding", "backend"})
     suffix = ".pte"
     default_quant = "int4"
     backends: Mapping[str, Backend] = BACKENDS
@@ -37,7 +37,9 @@ class _ExecuTorch(Target):
 
     def resolve(self, name: str, options: Options) -> str | None:
         variant = variants.parse(self.aliases.get(name, name))
-        return None if variant is None else variants.chosen(variant, options).name
+        if variant is None or not (variant := variants.chosen(variant, options)).exists:
+            return None
+        return variant.name
 
     def quant(self, row: str) -> ExecuTorchQuant:
         if (variant := variants.parse(row)) is None:

@@ -1,4 +1,5 @@
-"""Rows with choices in them: ``int4-g128-e4g32`` is ``int4`` with groups of 128 and an embedding of 4 bits, group 32.
+"""Rows with choices in them: ``int4-g128-e4g32`` is ``int4`` with groups of 128 and an embedding of 4 bits, group 32,
+``f32-portable`` is ``f32`` for the backend portable.
 
 A choice is part of the row's name, so that the file, the manifest and ``exporter verify`` need no other word for it.
 """
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 from exporter.errors import TargetError
 from exporter.quant.schemes import EMBEDDING, INT4, LINEAR, Recipe, Rule, Scheme
 from exporter.targets.base import Options
-from exporter.targets.executorch.capabilities import QUANTS, ExecuTorchQuant
+from exporter.targets.executorch import backends
+from exporter.targets.executorch.capabilities import QUANTS, REFUSED, ROWS, ExecuTorchQuant
 
 GROUP_SIZES = (32, 64, 128, 256)
 """Of 4-bit integers. XNNPACK takes multiples of 32 (``xnn_define_blockwise_quantized_tensor_value``)."""
 
-_NAME = re.compile(r"(?P<base>[a-z0-9]+)(-g(?P<group>\d+))?(-e4g(?P<embedding>\d+))?")
+_NAME = re.compile(
+    r"(?P<base>[a-z0-9]+)(-g(?P<group>\d+))?(-e4g(?P<embedding>\d+))?"
+    f"(-(?P<backend>{'|'.join(backends.BACKENDS)}))?"
+)
 
 
 @dataclass(frozen=True)
@@ -28,25 +33,45 @@ class Variant:
         base: Name of a row of the table.
         group_size: Columns that share a scale in layers of 4-bit integers, if the row has such.
         embedding_group: The same for an embedding of 4 bits; ``None`` leaves it to the row.
+        backend: What it is made for.
     """
 
     base: str
     group_size: int | None = None
     embedding_group: int | None = None
+    backend: str = backends.DEFAULT
 
     @property
     def name(self) -> str:
         group = "" if self.group_size in (None, INT4.group_size) else f"-g{self.group_size}"
         embedding = "" if self.embedding_group is None else f"-e4g{self.embedding_group}"
-        return self.base + group + embedding
+        backend = "" if self.backend == backends.DEFAULT else f"-{self.backend}"
+        return self.base + group + embedding + backend
+
+    @property
+    def exists(self) -> bool:
+        """Whether somebody who names the row means this target; the answer may be a refusal."""
+        named = backends.BACKENDS[self.backend]
+        return bool(named.missing) or self.base in named.quants or (self.backend, self.base) in REFUSED
 
     def row(self) -> ExecuTorchQuant:
         """The capability row.
 
         Raises:
-            TargetError: If a group size is none of ``GROUP_SIZES``, or the row has nothing to choose.
+            TargetError: If the backend does not have the row or cannot be built for, a group size is none of
+                ``GROUP_SIZES``, or the row has nothing to choose.
         """
-        row = QUANTS[self.base]
+        backends.get(self.backend)
+        if self.base not in ROWS[self.backend]:
+            raise TargetError(
+                f"the backend {self.backend} does not compute {self.base}",
+                expected=", ".join(ROWS[self.backend]),
+                found=self.base,
+                hint=REFUSED.get((self.backend, self.base)),
+            )
+        row = ROWS[self.backend][self.base]
+        if self.backend != backends.DEFAULT:
+            self._require_no_choice()
         rules = row.recipe.rules
         summary, max_rounding = row.summary, row.max_rounding
         if self.group_size not in (None, INT4.group_size):
@@ -73,25 +98,37 @@ class Variant:
             row, name=self.name, summary=summary, max_rounding=max_rounding, recipe=Recipe(self.name, rules)
         )
 
+    def _require_no_choice(self) -> None:
+        if self.group_size not in (None, INT4.group_size) or self.embedding_group is not None:
+            raise TargetError(
+                f"the rows of the backend {self.backend} have no group sizes to choose",
+                expected=f"--backend {backends.DEFAULT}, or none of --group-size and --embedding",
+                found=self.name,
+            )
+
+
+_BASES = frozenset().union(*ROWS.values())
+
 
 def parse(name: str) -> Variant | None:
     """The variant of that name, or ``None`` if it is none."""
     match = _NAME.fullmatch(name)
-    if match is None or match["base"] not in QUANTS:
+    if match is None or match["base"] not in _BASES:
         return None
     group, embedding = (None if match[key] is None else int(match[key]) for key in ("group", "embedding"))
-    return Variant(match["base"], group, embedding)
+    return Variant(match["base"], group, embedding, match["backend"] or backends.DEFAULT)
 
 
 def chosen(variant: Variant, options: Options) -> Variant:
     """The variant that a user's choices make of another.
 
     Raises:
-        TargetError: If ``--embedding`` is not to be understood.
+        TargetError: If ``--embedding`` is not to be understood, or there is no such backend.
     """
     group = variant.group_size if options.group_size is None else options.group_size
     embedding = variant.embedding_group if options.embedding is None else _embedding_group(options.embedding)
-    return Variant(variant.base, group, embedding)
+    backend = variant.backend if options.backend is None else backends.get(options.backend).name
+    return Variant(variant.base, group, embedding, backend)
 
 
 def _embedding_group(text: str) -> int | None:

@@ -39,16 +39,21 @@ class Weight:
         return sum(blob.nbytes for blob in self.blobs)
 
 
-def float_weight(name: str, tensor: RowTensor) -> Weight:
-    """A weight as float32."""
-    wide = cast_tensor(tensor, ir.DataType.FLOAT)
-    tasks = tuple((lambda a=a, b=b: (wide.rows(a, b),)) for a, b in wide.row_ranges())
-    return Weight((Constant(name, 4 * int(wide.size)),), tasks)
+def float_weight(name: str, tensor: RowTensor, dtype: ir.DataType = ir.DataType.FLOAT) -> Weight:
+    """A weight in a float type."""
+    cast = cast_tensor(tensor, dtype)
+    tasks = tuple((lambda a=a, b=b: (cast.rows(a, b),)) for a, b in cast.row_ranges())
+    return Weight((Constant(name, int(dtype.itemsize * cast.size)),), tasks)
 
 
-def int8_rows(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
-    """``<name>.ints`` int8 ``[out, in]`` and ``<name>.scales`` float32 ``[out]``."""
-    blobs = Constant(f"{name}.ints", int(ints.size)), Constant(f"{name}.scales", 4 * ints.n_rows)
+def array(name: str, values: Array) -> Weight:
+    """A small array as it is."""
+    return Weight((Constant(name, values.nbytes),), (lambda: (values,),))
+
+
+def int8_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
+    """``<name>.ints`` int8 ``[out, in]`` and ``<name>.scales`` float32 ``[out, in / group]``."""
+    blobs = Constant(f"{name}.ints", int(ints.size)), Constant(f"{name}.scales", 4 * int(scales.size))
     return Weight(blobs, tuple(_tasks(ints, scales, lambda q: q, lambda s: s)))
 
 

@@ -61,13 +61,13 @@ def row_nbytes(type_name: str, n_cols: int) -> int:
 
 
 def encode_rows(rows: Array, type_name: str, importance: Floats | None = None) -> Bytes:
-    """Encode weights, bit-identical to ggml.
+    """Encode weights, bit-identical to ggml's reference.
 
     Args:
         rows: float32, float16 or bfloat16, ``[n_rows, n_cols]``, or a vector as one row ``[n_cols]``.
         type_name: ggml's name: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K.
-        importance: How much each column matters, float32 ``[n_cols]``, as in an importance matrix; without it the
-            result is that of ggml's reference.
+        importance: How much each column matters, non-negative float32 ``[n_cols]``, as an importance matrix of
+            llama.cpp has it; float types and Q8_0 do not ask.
 
     Returns:
         ``uint8 [n_rows, row_nbytes]``, or ``[row_nbytes]`` of a vector.
@@ -90,11 +90,8 @@ def encode_rows(rows: Array, type_name: str, importance: Floats | None = None) -
     size = PIECE
     if importance is not None and type_name in WEIGHTED_ENCODERS:
         weighted, columns = WEIGHTED_ENCODERS[type_name], np.ascontiguousarray(importance, np.float32)
-        size = max(1, PIECE // len(columns)) * len(columns)  # whole rows
-
-        def encode(x: Floats, encoded: Bytes) -> None:
-            weighted(x, columns, encoded)
-
+        encode = lambda x, out: weighted(x, columns, out)  # noqa: E731
+        size = max(1, PIECE // rows.shape[-1]) * rows.shape[-1]  # these kernels look at whole rows
     buffer = np.empty(min(size, source.size), np.float32)
     for start in range(0, source.size, size):
         piece = source[start : start + size]

@@ -1,10 +1,8 @@
-"""Compiled encoders of ggml's block formats, one file per family, bit-identical to ggml's.
+"""Compiled encoders of ggml's block formats, one file per family, bit-identical to ggml's reference.
 
 ``ENCODERS`` maps ggml's type names to functions ``(x, out)`` that fill ``out: uint8 [n_bytes]`` from the contiguous
 ``x: float32 [n_weights]``; blocks never cross a row, so rows follow each other without a gap. Weights are finite.
-``WEIGHTED_ENCODERS`` maps those that an importance of each column changes to functions ``(x, importance, out)``, where
-x are whole rows of ``importance: float32 [n_cols]``. ``WIDENERS`` maps numpy's names of float types to functions
-``(x [n], out: float32 [n])``.
+``WIDENERS`` maps numpy's names of float types to functions ``(x [n], out: float32 [n])``.
 Importing this package imports numba; the machine code is compiled on first use and cached on disk.
 """
 
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.targets.gguf.kernels import weighted_blocks, weighted_k
 from exporter.targets.gguf.kernels.floats import (
     Bytes,
     Floats,
@@ -23,25 +22,15 @@ from exporter.targets.gguf.kernels.floats import (
     widen_bfloat16,
     widen_float16,
 )
-from exporter.targets.gguf.kernels.q4_0 import (
-    quantize_q4_0,
-    quantize_q4_0_weighted,
-    quantize_q5_0,
-    quantize_q5_0_weighted,
-)
-from exporter.targets.gguf.kernels.q4_1 import (
-    quantize_q4_1,
-    quantize_q4_1_weighted,
-    quantize_q5_1,
-    quantize_q5_1_weighted,
-)
-from exporter.targets.gguf.kernels.q4_k import quantize_q4_k, quantize_q4_k_weighted
-from exporter.targets.gguf.kernels.q5_k import quantize_q5_k, quantize_q5_k_weighted
-from exporter.targets.gguf.kernels.q6_k import quantize_q6_k, quantize_q6_k_weighted
+from exporter.targets.gguf.kernels.q4_0 import quantize_q4_0, quantize_q5_0
+from exporter.targets.gguf.kernels.q4_1 import quantize_q4_1, quantize_q5_1
+from exporter.targets.gguf.kernels.q4_k import quantize_q4_k
+from exporter.targets.gguf.kernels.q5_k import quantize_q5_k
+from exporter.targets.gguf.kernels.q6_k import quantize_q6_k
 from exporter.targets.gguf.kernels.q8_0 import quantize_q8_0
 
-Encoder = Callable[[Floats, Bytes], None]
 WeightedEncoder = Callable[[Floats, Floats, Bytes], None]
+Encoder = Callable[[Floats, Bytes], None]
 Widener = Callable[[Any, Floats], None]
 
 
@@ -70,11 +59,12 @@ ENCODERS: Mapping[str, Encoder] = {
 }
 
 WEIGHTED_ENCODERS: Mapping[str, WeightedEncoder] = {
-    "Q4_0": quantize_q4_0_weighted,
-    "Q4_1": quantize_q4_1_weighted,
-    "Q5_0": quantize_q5_0_weighted,
-    "Q5_1": quantize_q5_1_weighted,
-    "Q4_K": quantize_q4_k_weighted,
-    "Q5_K": quantize_q5_k_weighted,
-    "Q6_K": quantize_q6_k_weighted,
+    "Q4_0": weighted_blocks.quantize_q4_0,
+    "Q4_1": weighted_blocks.quantize_q4_1,
+    "Q5_0": weighted_blocks.quantize_q5_0,
+    "Q5_1": weighted_blocks.quantize_q5_1,
+    "Q4_K": weighted_k.quantize_q4_k,
+    "Q5_K": weighted_k.quantize_q5_k,
+    "Q6_K": weighted_k.quantize_q6_k,
 }
+"""The same for types whose search minds how much each column matters: functions ``(x, importance [k], out)``."""

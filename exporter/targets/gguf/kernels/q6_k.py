@@ -4,8 +4,8 @@ Superblock of 210 bytes: ``uint8 low[128]; uint8 high[64]; int8 scales[16]; floa
 and 64 apart share bytes: nibbles of 0 and 64 (32 and 96) in ``low``, two bits of all four in ``high``.
 weight = d * scale * (q - 32).
 
-Source: llama.cpp ``ggml/src/ggml-common.h`` (``block_q6_K``), ``ggml/src/ggml-quants.c`` (``quantize_row_q6_K_ref``,
-``.._impl``).
+The search for the scales: ``symmetric_fit.py``; without importance a squared error counts ``x * x``.
+Source: llama.cpp ``ggml/src/ggml-common.h`` (``block_q6_K``), ``ggml/src/ggml-quants.c`` (``quantize_row_q6_K_ref``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from exporter.simd.functions import (
     store_bytes,
 )
 from exporter.targets.gguf.kernels.floats import Bytes, Floats, float16_bits, float16_value, put_uint16
-from exporter.targets.gguf.kernels.symmetric import (
+from exporter.targets.gguf.kernels.symmetric_fit import (
     EPSILON,
     INVERSE,
     PEAK,
@@ -37,7 +37,7 @@ from exporter.targets.gguf.kernels.symmetric import (
 
 SUPERBLOCK, SUBBLOCK, NBYTES = 256, 16, 210
 HIGH, SCALES, D = 128, 192, 208
-LIMIT = np.float32(32)
+ZERO = np.float32(32)
 CANDIDATES = candidate_steps(32)
 
 
@@ -54,58 +54,59 @@ def _put_integers(levels: Bytes, out: Bytes, at: int) -> None:
 
 
 @jit
-def _encode(x: Floats, importance: Floats, out: Bytes) -> None:
-    """``importance [n_cols]`` weighs squared errors, or is empty: then the squares of the weights do."""
-    columns, weights = np.empty(SUPERBLOCK, np.float32), np.empty(SUPERBLOCK, np.float32)
-    fit = np.empty(3 * SUBBLOCK, np.float32)
-    steps = np.empty(SUBBLOCK, np.float32)
-    levels = np.empty(SUPERBLOCK, np.uint8)
-    for superblock in range(len(x) // SUPERBLOCK):
-        start, at = superblock * SUPERBLOCK, superblock * NBYTES
-        for j in range(SUBBLOCK):
-            for i in range(SUBBLOCK):
-                value = x[start + j * SUBBLOCK + i]
-                columns[i * SUBBLOCK + j] = value
-                weights[i * SUBBLOCK + j] = value * value
-        if len(importance):
-            column = start % len(importance)
-            for j in range(SUBBLOCK):
-                for i in range(SUBBLOCK):
-                    weights[i * SUBBLOCK + j] = importance[column + j * SUBBLOCK + i]
-        fit_blocks(columns, weights, SUBBLOCK, LIMIT, CANDIDATES, fit)
-
-        scales = load16(fit, SCALE * SUBBLOCK)
-        top = largest(magnitude(scales))
-        if top < EPSILON:
-            out[at : at + NBYTES] = 0
-            continue
-        inverse = np.float32(-128) / fit[SCALE * SUBBLOCK + first_true(magnitude(scales) == top)]
-        d = float16_bits(np.float32(1) / inverse)
-        put_uint16(out, at + D, d)
-        integers = minimum(nearest_int(inverse * scales), 127)
-        store_bytes(out, at + SCALES, integers)
-        store(steps, 0, float16_value(d) * integers)
-
-        for j in range(SUBBLOCK):
-            values = load16(x, start + j * SUBBLOCK)
-            if steps[j] != 0:
-                q = clamped(values / steps[j], LIMIT) + 32
-            elif fit[PEAK * SUBBLOCK + j] != 0:  # a scale that rounds to zero: ggml leaves the integers of the fit
-                q = clamped(values * fit[INVERSE * SUBBLOCK + j], LIMIT) + 32
-            else:
-                q = splat16(0)
-            store_bytes(levels, j * SUBBLOCK, q)
-        _put_integers(levels, out, at)
-
-
-NOTHING = np.empty(0, np.float32)
-
-
 def quantize_q6_k(x: Floats, out: Bytes) -> None:
     """Encode float32 ``x [n * 256]`` into ``out [n * 210]``."""
-    _encode(x, NOTHING, out)
+    columns, weights = np.empty(SUPERBLOCK, np.float32), np.empty(SUPERBLOCK, np.float32)
+    for superblock in range(len(x) // SUPERBLOCK):
+        start = superblock * SUPERBLOCK
+        to_lanes(x, start, columns)
+        for i in range(SUBBLOCK):
+            column = load16(columns, i * SUBBLOCK)
+            store(weights, i * SUBBLOCK, column * column)
+        put_superblock(x, start, columns, weights, out, superblock * NBYTES)
 
 
-def quantize_q6_k_weighted(x: Floats, importance: Floats, out: Bytes) -> None:
-    """Encode rows of ``x [n * 256]``, whose columns matter as ``importance [n_cols]`` says, into ``out [n * 210]``."""
-    _encode(x, importance, out)
+@jit
+def to_lanes(x: Floats, start: int, columns: Floats) -> None:
+    """Transpose the sixteen sub-blocks of a superblock."""
+    for j in range(SUBBLOCK):
+        for i in range(SUBBLOCK):
+            columns[i * SUBBLOCK + j] = x[start + j * SUBBLOCK + i]
+
+
+@jit
+def put_superblock(x: Floats, start: int, columns: Floats, weights: Floats, out: Bytes, at: int) -> None:
+    """Encode one superblock.
+
+    Args:
+        x: All weights; the superblock's begin at ``start``.
+        columns: They, transposed.
+        weights: ``[16 * 16]``, what a squared error counts, transposed.
+        out: The file's bytes; the superblock begins at ``at``.
+    """
+    fit = np.empty(3 * SUBBLOCK, np.float32)
+    fit_blocks(columns, weights, CANDIDATES, ZERO, fit)
+    scales = load16(fit, SCALE * SUBBLOCK)
+    top = largest(magnitude(scales))
+    if top < EPSILON:
+        out[at : at + NBYTES] = 0
+        return
+    inverse = np.float32(-128) / fit[SCALE * SUBBLOCK + first_true(magnitude(scales) == top)]
+    d = float16_bits(np.float32(1) / inverse)
+    put_uint16(out, at + D, d)
+    integers = minimum(nearest_int(inverse * scales), 127)
+    store_bytes(out, at + SCALES, integers)
+    steps = np.empty(SUBBLOCK, np.float32)
+    store(steps, 0, float16_value(d) * integers)
+
+    levels = np.empty(SUPERBLOCK, np.uint8)
+    for j in range(SUBBLOCK):
+        row = load16(x, start + j * SUBBLOCK)
+        if steps[j] != 0:
+            q = clamped(row / steps[j], ZERO) + 32
+        elif fit[PEAK * SUBBLOCK + j] != 0:  # a scale that rounds to zero: ggml leaves the integers of the fit
+            q = clamped(row * fit[INVERSE * SUBBLOCK + j], ZERO) + 32
+        else:
+            q = splat16(0)
+        store_bytes(levels, j * SUBBLOCK, q)
+    _put_integers(levels, out, at)

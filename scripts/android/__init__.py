@@ -1,0 +1,1 @@
+"""The Android sample, checked without an Android SDK: ``make android-check``."""
