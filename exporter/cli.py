@@ -16,8 +16,8 @@ import exporter
 from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
-from exporter.commands.imatrix import imatrix
 from exporter.commands.guard import guard_eval
+from exporter.commands.imatrix import imatrix
 from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.commands.prune import prune, prune_guard
