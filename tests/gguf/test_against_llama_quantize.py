@@ -81,7 +81,8 @@ def test_native_types_with_an_importance_matrix_equal_llama_quantize(
     ours, theirs = tensors(export(model, quant, tmp_path, Calibration(stored))), tensors(reference)
     assert set(ours) == set(theirs)
     assert not [name for name in ours if ours[name] != theirs[name]]
-    assert ours != tensors(export(model, quant, tmp_path / "plain")), "the matrix matters"
+    plain = tensors(export(model, quant, tmp_path / "plain"))
+    assert (ours != plain) == any(kind not in ("Q8_0", "F32") for kind, _, _ in ours.values()), "the matrix matters"
 
 
 def random_energies(spec: TinySpec) -> dict[str, npt.NDArray[np.float32]]:

@@ -142,13 +142,22 @@ def test_a_run_for_energies_only_rounds_nothing(tmp_path: Path, calibration: Cal
 # --- refusals ----------------------------------------------------------------------------------------------------
 
 
-def test_activations_that_overflow_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("weight", "size", "culprit"),
+    [
+        ("layers.1.feed_forward.w3.weight", 3e38, "layers.1.feed_forward"),
+        ("layers.0.attention_norm.weight", 1e25, "layers.0.attention_norm"),  # finite, and its squares are not
+    ],
+)
+def test_activations_that_overflow_are_named(weight: str, size: float, culprit: str, tmp_path: Path) -> None:
     model = graph(SPEC.replace(dtype="float32"))
-    value = model.graph.initializers["layers.1.feed_forward.w3.weight"]
-    value.const_value = from_array(str(value.name), np.full(value.const_value.dims, 3e38, np.float32))
+    value = model.graph.initializers[weight]
+    signs = np.sign(np.random.default_rng(0).standard_normal(value.const_value.dims))
+    value.const_value = from_array(weight, (size * signs).astype(np.float32))
     with pytest.raises(CalibrationError) as caught:
         list(Run(model, WINDOWS, INT4, tmp_path).finish(silent))
-    assert "the output of layers.1.feed_forward.w3 is not finite" in caught.value.message
+    assert f"the output of {culprit}" in caught.value.message
+    assert "is not finite" in caught.value.message
 
 
 def test_a_calibration_of_another_shape_is_refused(calibration: Calibration) -> None:
