@@ -17,6 +17,7 @@ from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
 from exporter.commands.guard import guard_eval
+from exporter.commands.imatrix import imatrix
 from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
 from exporter.commands.prune import prune, prune_guard
@@ -345,6 +346,7 @@ def _remarks(target: Any, quant: str) -> str:
 
 main.add_command(bundle)
 main.add_command(evaluate)
+main.add_command(imatrix)
 main.add_command(prune)
 main.add_command(prune_guard)
 main.add_command(guard_eval)
