@@ -6,20 +6,15 @@ section, a part of the program that nothing of the program's own interrupts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import onnx_ir as ir
 
 from exporter.targets.executorch.program import Program, Tensor
 from exporter.targets.executorch.subgraph import Shape
-from exporter.tensors import RowTensor
 
 if TYPE_CHECKING:
     from exporter.targets.executorch.lower import Lowering
-
-Ordered = Callable[[RowTensor], RowTensor]
-"""Puts the rows of a matrix, or of its scales, into the order in which the program wants them."""
 
 
 class Arithmetic(Protocol):
@@ -69,7 +64,7 @@ class Engine(Protocol):
     def begin(self, program: Program) -> Section:
         """A new section."""
 
-    def product(self, low: Lowering, node: ir.Node, x: int, ordered: Ordered) -> int:
+    def product(self, low: Lowering, node: ir.Node, x: int) -> int:
         """``x`` times the transposed weight of a ``Linear``, in the current section.
 
         Raises:

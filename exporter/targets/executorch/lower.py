@@ -21,13 +21,12 @@ from exporter.ir import ops
 from exporter.ir.build import config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
-from exporter.rope import half_from_interleaved
 from exporter.targets.executorch.engine import Arithmetic, Engine, Section
 from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, SCALAR_TYPE, Program, Tensor
 from exporter.targets.executorch.rotary import COS, SIN, rotary_tables
 from exporter.targets.executorch.subgraph import TOKENS, Constant, Shape
 from exporter.targets.executorch.weights import Weight, float_weight, int4_table, int8_groups
-from exporter.tensors import RowTensor, from_array, permute_rows
+from exporter.tensors import RowTensor, from_array
 
 EPSILON = "norm_eps"
 """Name of the constant that the norms add."""
@@ -252,16 +251,8 @@ def _rms_norm(low: Lowering, node: ir.Node) -> None:
 
 def _linear(low: Lowering, node: ir.Node) -> None:
     x, weight = low.operand(operand(node, 0)), operand(node, 1)
-    name = str(weight.name)
-    shape = low.parameters.setdefault(name, float_rows(weight)).dims
-    ropes = [reader for reader in _readers(node) if reader.op_type == "Rope"]
-    # XNNPACK cannot take every other column: the rows of a head come in halves, and so do its columns.
-    order = half_from_interleaved(heads := ops.attribute(ropes[0], "n_heads"), shape[0] // heads) if ropes else None
-
-    def ordered(rows: RowTensor) -> RowTensor:
-        return rows if order is None else permute_rows(rows, order)
-
-    low.define(node.outputs[0], low.engine.product(low, node, x, ordered))
+    low.parameters.setdefault(str(weight.name), float_rows(weight))
+    low.define(node.outputs[0], low.engine.product(low, node, x))
     if is_head(node):
         low.program.output(low.exported(node.outputs[0]))
 
