@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import exporter
+from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
+from exporter.commands.guard import guard_eval
 from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
+from exporter.commands.prune import prune, prune_guard
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
 
@@ -29,15 +32,16 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupts.raised():
+                return super().invoke(ctx)
         except ExporterError as error:
             _close_reporter(ctx)
             print_error(error)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
             click.echo("interrupted: nothing was changed", err=True)
-            ctx.exit(130)
+            ctx.exit(interrupts.exit_code(interrupt))
 
 
 def _close_reporter(ctx: click.Context) -> None:
@@ -72,6 +76,10 @@ def main() -> None:
 )
 @click.option("--backend", help="What ExecuTorch's program is made for, see `exporter targets`.")
 @click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
+@click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
+@click.option(
+    "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
+)
 @click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
 @click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
@@ -91,6 +99,8 @@ def export(
     group_size: int | None,
     backend: str | None,
     embedding: str | None,
+    calibrate: str | None,
+    calibration_tokens: int | None,
     bundled: bool,
     bundle_dir: bool,
     jobs: int,
@@ -104,6 +114,7 @@ def export(
     """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
     from exporter import pipeline
     from exporter.bundle.build import bundle_folder
+    from exporter.calibration import DEFAULT_TOKENS, Asked
     from exporter.source import SourceOptions
     from exporter.targets.base import Options
 
@@ -125,6 +136,7 @@ def export(
             embedding=embedding,
             backend=backend,
         ),
+        calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
     )
     if dry_run:
         _print_predictions(pipeline.predict(request)[1], output)
@@ -333,6 +345,9 @@ def _remarks(target: Any, quant: str) -> str:
 
 main.add_command(bundle)
 main.add_command(evaluate)
+main.add_command(prune)
+main.add_command(prune_guard)
+main.add_command(guard_eval)
 main.add_command(matrix)
 main.add_command(diff)
 

@@ -60,6 +60,10 @@ class GraphError(ExporterError):
     """A graph that violates the IR's rules, or a pass given a graph it cannot rewrite."""
 
 
+class CalibrationError(ExporterError):
+    """A calibration text that is too short or unreadable, a calibration of another model, activations that overflow."""
+
+
 class TargetError(ExporterError):
     """A target that cannot express what it was asked for."""
 

@@ -16,6 +16,8 @@ from exporter.checkpoint.tokenizer_files import TIKTOKEN
 from exporter.config import ModelConfig
 from exporter.ir.build import build
 from exporter.ir.verify import verify
+from exporter.quant.calibration.file import Calibration
+from exporter.quant.calibration.use import equalize
 from exporter.targets.base import Subject
 from exporter.tokenizer import Tokenizer
 
@@ -57,10 +59,17 @@ class Source:
         verify(model)
         return model
 
-    def subject(self) -> Subject:
+    def subject(self, calibration: Calibration | None = None) -> Subject:
+        """What targets plan artifacts of: the graph, equalised by a calibration if there is one.
+
+        Raises:
+            CalibrationError: If it is another model's.
+        """
+        model = self.graph()
+        calibrated = None if calibration is None else equalize(model, calibration)
         named = (file for file in self.checkpoint.files if file.name == TIKTOKEN)
         tiktoken = next(named, None) if self.checkpoint.format == "meta" else None
-        return Subject(self.graph(), self.tokenizer, self.checkpoint.info, tiktoken, self.context_asked)
+        return Subject(model, self.tokenizer, self.checkpoint.info, tiktoken, self.context_asked, calibrated)
 
 
 def open_source(model: str, options: SourceOptions) -> Source:

@@ -11,6 +11,7 @@ from exporter import manifest, parity, targets
 from exporter.artifact import sha256_file
 from exporter.errors import CheckpointError, ExporterError
 from exporter.pipeline import Prover, Reporter
+from exporter.quant.calibration.file import Calibration
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
 
@@ -46,12 +47,15 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
     for name in {artifact["target"] for artifact in artifacts}:
         targets.get(name).require_runtime()
     source = _open(document["source"], model, reporter)
-    prover = Prover(source, reporter)
+    provers: dict[str | None, Prover] = {}
     results = []
     for artifact in artifacts:
         target = targets.get(artifact["target"])
         reporter.stage(f"{target.name} {artifact['quant']}: checking in the runtime")
-        plan = target.plan(source.subject(), artifact["quant"], Options(browser=False))
+        used = artifact["calibration"]["path"] if "calibration" in artifact else None
+        calibrated = None if used is None else Calibration(folder / used)
+        prover = provers.setdefault(used, Prover(source, reporter, calibrated))
+        plan = target.plan(source.subject(calibrated), artifact["quant"], Options(browser=False))
         proof = prover.prove(target, artifact["quant"], plan, [folder / f["path"] for f in artifact["files"]])
         results.append(Verified(target.name, artifact["quant"], artifact["files"], artifact["bits_per_weight"], proof))
     return results

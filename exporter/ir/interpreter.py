@@ -7,7 +7,9 @@ memory still runs. Arithmetic is float32 whatever the weights are stored in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,8 +99,30 @@ def _swiglu(node: ir.Node, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor
     return F.silu(gate) * up
 
 
+def _hadamard(node: ir.Node, x: torch.Tensor) -> torch.Tensor:
+    # Butterflies: sums and differences of neighbours, of pairs, of fours ...
+    width = x.shape[-1]
+    y, step = x, 1
+    while step < width:
+        first, second = y.view(*x.shape[:-1], -1, 2, step).unbind(-2)
+        y = torch.stack((first + second, first - second), dim=-2)
+        step *= 2
+    return y.view(x.shape) / math.sqrt(width)
+
+
+def _lora(node: ir.Node, y: torch.Tensor, x: torch.Tensor, a: RowTensor, b: RowTensor) -> torch.Tensor:
+    scale: float = ops.attribute(node, "scale")
+    return y + scale * _linear(node, _linear(node, x, a), b)
+
+
 def _residual(node: ir.Node, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x + y
+
+
+def _scatter_logits(node: ir.Node, x: torch.Tensor, tokens: RowTensor) -> torch.Tensor:
+    full = torch.full((*x.shape[:-1], ops.attribute(node, "vocab_size")), -torch.inf)
+    full[..., torch.from_numpy(tokens.rows(0, tokens.n_rows).copy())] = x
+    return full
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
@@ -108,7 +132,10 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
 }
 """Op name -> implementation ``(node, *operands)``; weights arrive as :class:`RowTensor`, activations as tensors."""
 
@@ -117,7 +144,48 @@ Observer = Callable[[ir.Node, torch.Tensor], None]
 """Called with every node and its first output."""
 
 
+Operands = Callable[[ir.Value], Operand]
+"""How a weight operand is read; :func:`exporter.ir.weights.float_rows` streams it from wherever it lies."""
+
+
 @torch.no_grad()
+def evaluate(
+    nodes: Sequence[ir.Node],
+    values: dict[ir.Value, torch.Tensor],
+    keep: Collection[ir.Value],
+    *,
+    weights: Operands = float_rows,
+    observe: Observer | None = None,
+) -> None:
+    """Run nodes in order.
+
+    Args:
+        nodes: Of a graph that ``verify`` accepts, in its order.
+        values: What the nodes read besides weights; gains what they make and loses what none of the rest reads.
+        keep: Values that stay nevertheless.
+        weights: Where weights are read.
+        observe: Sees the activations pass.
+    """
+    nodes = [node for node in nodes if node.op_type != "DequantizeLinear"]  # lazy: its consumer reads decoded rows
+    remaining = Counter(value for node in nodes for value in node.inputs)
+
+    def operand(value: ir.Value | None) -> Operand:
+        if value is None:
+            raise GraphError("a node lacks an operand")
+        return values[value] if value in values else weights(value)
+
+    for node in nodes:
+        result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
+        results = result if isinstance(result, tuple) else (result,)
+        values.update(zip(node.outputs, results, strict=True))
+        if observe is not None:
+            observe(node, results[0])
+        for value in node.inputs:
+            remaining[value] -= 1
+            if value is not None and not remaining[value] and value not in keep:
+                values.pop(value, None)
+
+
 def run(
     model: ir.Model, inputs: Mapping[str, torch.Tensor], observe: Observer | None = None
 ) -> dict[str, torch.Tensor]:
@@ -131,28 +199,8 @@ def run(
     Returns:
         Graph output name -> float32 tensor.
     """
-    values: dict[ir.Value, Any] = {value: inputs[str(value.name)] for value in model.graph.inputs}
-    remaining = {v: len(list(v.uses())) for node in model.graph for v in node.outputs}
-    outputs = set(model.graph.outputs)
-
-    def operand(value: ir.Value | None) -> Operand:
-        if value is None:
-            raise GraphError("a node lacks an operand")
-        return values[value] if value in values else float_rows(value)
-
-    for node in model.graph:
-        if node.op_type == "DequantizeLinear":
-            continue  # stays lazy: its consumer reads the decoded rows
-        result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
-        results = result if isinstance(result, tuple) else (result,)
-        values.update(zip(node.outputs, results, strict=True))
-        if observe is not None:
-            observe(node, results[0])
-        for value in node.inputs:
-            if value in remaining:
-                remaining[value] -= 1
-                if not remaining[value] and value not in outputs:
-                    values.pop(value, None)
+    values = {value: inputs[str(value.name)] for value in model.graph.inputs}
+    evaluate(list(model.graph), values, set(model.graph.outputs), observe=observe)
     return {str(v.name): values[v] for v in model.graph.outputs}
 
 

@@ -1,6 +1,12 @@
-"""The pass that carries a recipe out: weights become blocked ``DequantizeLinear`` or another float type."""
+"""The pass that carries a recipe out: weights become blocked ``DequantizeLinear`` or another float type.
+
+Weights that are quantized when it begins keep their integers, or are decoded: they are never quantized again.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -9,12 +15,15 @@ from onnx_ir import passes
 from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.verify import verify
-from exporter.ir.weights import row_tensor
+from exporter.ir.weights import float_rows, is_quantized, quantized_parts, quantized_weights, row_tensor
 from exporter.quant import rounding
 from exporter.quant.blocks import Importance, quantize_tensor
 from exporter.quant.energy import LazyImportance
-from exporter.quant.schemes import EMBEDDING, HEAD, LINEAR, NORM, Recipe, Scheme
+from exporter.quant.schemes import EMBEDDING, HEAD, INT4, LINEAR, NORM, Recipe, Scheme
 from exporter.tensors import Array, RowTensor
+
+if TYPE_CHECKING:
+    from exporter.quant.calibration.use import Calibrated
 
 _WEIGHT_OPERAND = {"Embedding": EMBEDDING, "Linear": LINEAR, "RMSNorm": NORM}
 """Op -> role of its operand 1."""
@@ -29,8 +38,20 @@ def roles(weight: ir.Value) -> frozenset[str]:
     for node, index in weight.uses():
         role = _WEIGHT_OPERAND.get(node.op_type)
         if role is not None and index == 1:
-            found.add(HEAD if role == LINEAR and node.outputs[0].is_graph_output() else role)
+            found.add(HEAD if ops.is_head(node) else role)
     return frozenset(found)
+
+
+def linear_schemes(model: ir.Model) -> set[Scheme]:
+    """The schemes of 4-bit integers that a recipe has given to linears: those that a calibration can choose."""
+    found = set()
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type == "Linear" else None
+        if weight is not None and is_quantized(weight) and roles(weight) == {LINEAR}:
+            ints, _, group = quantized_parts(weight)
+            if ints.dtype == ir.DataType.INT4:
+                found.add(dataclasses.replace(INT4, group_size=group))
+    return found
 
 
 def cast_tensor(source: RowTensor, dtype: ir.DataType) -> RowTensor:
@@ -68,12 +89,16 @@ class ApplyRecipe(passes.InPlacePass):
     Args:
         recipe: What becomes of each role.
         methods: Scheme name -> rounding method; missing ones come from ``DEFAULT_ROUNDING``.
+        calibrated: What a calibration knows of this graph; integers that it has chosen are taken as they are.
     """
 
-    def __init__(self, recipe: Recipe, methods: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, methods: dict[str, str] | None = None, calibrated: Calibrated | None = None
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.methods = {**DEFAULT_ROUNDING, **(methods or {})}
+        self.calibrated = calibrated
 
     def requires(self, model: ir.Model) -> None:
         verify(model)
@@ -83,7 +108,14 @@ class ApplyRecipe(passes.InPlacePass):
 
     def call(self, model: ir.Model) -> passes.PassResult:
         modified = False
-        importance = LazyImportance(model)
+        importance: Importance = LazyImportance(model) if self.calibrated is None else self.calibrated.importance
+        for weight in quantized_weights(model):
+            encoding = self.recipe.encoding_for(roles(weight))
+            if isinstance(encoding, Scheme):
+                _require_encoded(weight, encoding, self.recipe)
+            elif encoding is not None:
+                _decode(model.graph, weight, encoding)
+                modified = True
         for weight in list(model.graph.initializers.values()):
             encoding = self.recipe.encoding_for(roles(weight))
             if encoding is None:
@@ -98,8 +130,10 @@ class ApplyRecipe(passes.InPlacePass):
         return passes.PassResult(model, modified=modified)
 
     def _quantize(self, graph: ir.Graph, weight: ir.Value, scheme: Scheme, importance: Importance) -> None:
+        source = row_tensor(weight)
+        chosen = None if self.calibrated is None else self.calibrated.integers(source, scheme)
         method = rounding.get(self.methods[scheme.name])
-        ints, scales = quantize_tensor(row_tensor(weight), scheme, method, importance)
+        ints, scales = chosen or quantize_tensor(source, scheme, method, importance)
         name = str(weight.name)
         first_user = next(node for node in graph if weight in node.inputs)
         del graph.initializers[name]
@@ -115,14 +149,53 @@ class ApplyRecipe(passes.InPlacePass):
             node.replace_input_with(index, decoded)
 
 
-def apply_recipe(model: ir.Model, recipe: Recipe, methods: dict[str, str] | None = None) -> ir.Model:
+def _require_encoded(weight: ir.Value, scheme: Scheme, recipe: Recipe) -> None:
+    """Integers that somebody has chosen stay: choosing others of them would lose what they were chosen for."""
+    ints, _, block = quantized_parts(weight)
+    n_cols = ints.dims[1]
+    if (ints.dtype, block) != (scheme.dtype, scheme.block_size(n_cols)):
+        raise GraphError(
+            f"{weight.name} is quantized already, and not as {recipe.name} has it",
+            expected=_described(scheme.dtype, scheme.block_size(n_cols), n_cols),
+            found=_described(ints.dtype, block, n_cols),
+            hint="take a row that keeps it, or f32, which decodes it; or export the bf16 checkpoint it was made from",
+        )
+
+
+def _described(dtype: ir.DataType, block: int, n_cols: int) -> str:
+    bits = 4 if dtype == ir.DataType.INT4 else 8
+    return f"{bits} bits, " + ("one scale a row" if block == n_cols else f"a scale for {block} columns")
+
+
+def _decode(graph: ir.Graph, weight: ir.Value, dtype: ir.DataType) -> None:
+    """Put floats in the place of integers and scales."""
+    node = weight.producer()
+    name, floats = str(weight.name), cast_tensor(float_rows(weight), dtype)
+    uses = list(weight.uses())
+    weight.name = None  # the floats take it
+    decoded = ops.initializer(graph, RowTensor(name, dtype, floats.dims, floats.read))
+    for reader, index in uses:
+        reader.replace_input_with(index, decoded)
+    if node is not None:
+        stored = [value for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+        for value in stored:
+            del graph.initializers[str(value.name)]
+
+
+def apply_recipe(
+    model: ir.Model,
+    recipe: Recipe,
+    methods: dict[str, str] | None = None,
+    calibrated: Calibrated | None = None,
+) -> ir.Model:
     """Run :class:`ApplyRecipe` and return the model, which it rewrites in place.
 
     Raises:
         GraphError: If the graph is invalid or the recipe does not fit it.
     """
     try:
-        ApplyRecipe(recipe, methods)(model)
+        ApplyRecipe(recipe, methods, calibrated)(model)
     except passes.InvariantError as error:
         if isinstance(error.__cause__, GraphError):
             raise error.__cause__ from None

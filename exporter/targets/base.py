@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
     from exporter.checkpoint.base import ModelInfo
     from exporter.config import ModelConfig
+    from exporter.quant.calibration.use import Calibrated
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
+
+EXPORT_THE_ORIGINAL = (
+    "export the bf16 checkpoint that this one was made from; --target executorch --quant int4 takes this one as it is"
+)
+"""Hint of the targets that cannot hold what Meta adds to a Llama when it quantizes one."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of bytes just finished, and what they belong to: a tensor's name, or nothing."""
@@ -42,6 +48,7 @@ class Quant:
         max_activation: Gate on the largest magnitude that the source's activations reach outside the residual stream,
             for artifacts that compute in a type with a narrower range than float32.
         residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
+        calibrated: Whether its integers are chosen with calibration data where there is some.
     """
 
     name: str
@@ -52,6 +59,7 @@ class Quant:
     max_abs: float | None = None
     max_activation: float | None = None
     residual_headroom: float = 1.0
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,12 @@ class Subject:
     """What is exported.
 
     Attributes:
-        model: The graph.
+        model: The graph; equalised if there is a calibration.
         tokenizer: Its tokenizer.
         info: Model card facts.
         tiktoken: The file of Meta's that the tokenizer was read from, if it was.
         context_asked: Whether the user asked for the graph's context length; otherwise it is the model's own.
+        calibrated: What a calibration knows of the graph.
     """
 
     model: ir.Model
@@ -107,6 +116,7 @@ class Subject:
     info: ModelInfo
     tiktoken: Path | None = None
     context_asked: bool = False
+    calibrated: Calibrated | None = None
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from exporter.targets.executorch import wheel
 from exporter.targets.executorch.capabilities import INT4_RECIPE, QUANTS, ROWS
 from exporter.targets.executorch.engine import Engine
 from exporter.targets.executorch.kernels import Portable
-from exporter.targets.executorch.lower import RULES, Lowered
+from exporter.targets.executorch.lower import RULES
 from exporter.targets.executorch.program import ITEM_BYTES
+from exporter.targets.executorch.walk import Lowered
 from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.tensors import from_array
 from tests.executorch.support import SPEC

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from exporter.errors import CheckpointError, ExporterError
+from exporter.quant.packing import pack_4, unpack_4
 from exporter.targets.base import Options
 from exporter.targets.executorch.reading import PteFile
 from exporter.targets.executorch.target import EXECUTORCH
-from exporter.targets.executorch.weights import pack_4, unpack_4
 from exporter.targets.gguf.target import GGUF
 from tests.executorch.support import SPEC, Folder, export
 

@@ -66,7 +66,7 @@ QUANTS: dict[str, ExecuTorchQuant] = {
         ),
         ExecuTorchQuant(
             "int4", "layers of portable 4-bit integers, group 32 (8da4w); embedding and head 8-bit, one scale a row",
-            False, 1e-1, 0.4, recipe=INT4_RECIPE,
+            False, 1e-1, 0.4, recipe=INT4_RECIPE, calibrated=True,
         ),
     )
 }  # fmt: skip

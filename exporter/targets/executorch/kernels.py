@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
-from exporter.targets.executorch.lower import Lowering, operand, scales_shape
+from exporter.targets.executorch.engine import Ordered
 from exporter.targets.executorch.program import CHAR, FLOAT, SCALAR_TYPE, Program, Tensor
-from exporter.targets.executorch.rotary import in_halves
 from exporter.targets.executorch.subgraph import TOKENS, Shape
+from exporter.targets.executorch.walk import Lowering, scales_shape
 from exporter.targets.executorch.weights import float_weight, int8_groups
 
 Operand = int | Tensor | Sequence[Tensor]
@@ -107,14 +107,13 @@ class Portable:
     def begin(self, program: Program) -> Kernels:
         return Kernels(program)
 
-    def product(self, low: Lowering, node: ir.Node, x: int) -> int:
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
         graph = low.section.graph
         assert isinstance(graph, Kernels)
-        weight = operand(node, 1)
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):
-            rows = in_halves(node, row_tensor(weight))
+            rows = ordered(row_tensor(weight))
             (matrix,) = low.stored(float_weight(name, rows, rows.dtype), [shape], [SCALAR_TYPE[rows.dtype]])
             return graph.linear(x, matrix)
         ints, scales, block = quantized_parts(weight)
@@ -125,5 +124,5 @@ class Portable:
                 found=f"{ints.dtype.name} in groups of {block}",
                 hint="take --backend xnnpack",
             )
-        encoded = int8_groups(name, in_halves(node, ints), in_halves(node, scales))
+        encoded = int8_groups(name, ordered(ints), ordered(scales))
         return graph.mixed_linear(x, *low.stored(encoded, [shape, scales_shape(scales)], [CHAR, FLOAT]))

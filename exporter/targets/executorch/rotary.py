@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.ir import ops
 from exporter.rope import half_from_interleaved, rotary_rows
 from exporter.targets.executorch.weights import Weight, float_weight
-from exporter.tensors import RowTensor, permute_rows
+from exporter.tensors import RowTensor
 
 COS, SIN = "rope.cos", "rope.sin"
 
@@ -25,13 +26,15 @@ def rotary_tables(frequencies: RowTensor, context: int) -> tuple[Weight, Weight]
     return table(COS, np.cos), table(SIN, np.sin)
 
 
-def in_halves(node: ir.Node, rows: RowTensor) -> RowTensor:
-    """What a ``Linear`` multiplies with, or its scales, in the order in which a backend rotates.
+def row_order(node: ir.Node, n_rows: int) -> npt.NDArray[np.intp] | None:
+    """How the rows of a projection are ordered; ``None`` where they stay.
 
-    It cannot take every other column: the rows of a head that is rotated come in halves, and so do its columns.
+    Backends cannot take every other column: the rows of a head that is rotated come in halves, and so do its columns.
     """
-    ropes = [user for user, _ in node.outputs[0].uses() if user.op_type == "Rope"]
-    if not ropes:
-        return rows
-    heads = ops.attribute(ropes[0], "n_heads")
-    return permute_rows(rows, half_from_interleaved(heads, rows.n_rows // heads))
+    for reader, _ in node.outputs[0].uses():
+        if reader.op_type == "Rope":
+            heads = ops.attribute(reader, "n_heads")
+            return half_from_interleaved(heads, n_rows // heads)
+        if reader.op_type == "LoRA":
+            return row_order(reader, n_rows)
+    return None

@@ -1,8 +1,8 @@
 """Weights as the bytes that XNNPACK and the embedding kernels read, a chunk of rows at a time.
 
 XNNPACK packs weights again when it loads them; what it takes is plain: float32 and int8 row by row, and two 4-bit
-integers a byte, the even column in the lower half, each 8 more than its value
-(``backends/xnnpack/operators/node_visitor.py``, ``convert_to_qc4w``). The embedding kernel wants the even column in the
+integers a byte, the even column in the lower half, each 8 more than its value (``exporter/quant/packing.py``;
+``backends/xnnpack/operators/node_visitor.py``, ``convert_to_qc4w``). The embedding kernel wants the even column in the
 upper half (``kernels/quantized/cpu/embeddingxb.cpp``).
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.quant.apply import cast_tensor
+from exporter.quant.packing import pack_4
 from exporter.targets.executorch.subgraph import Constant
 from exporter.targets.streaming import Task
 from exporter.tensors import Array, RowTensor
@@ -44,6 +44,11 @@ def float_weight(name: str, tensor: RowTensor, dtype: ir.DataType = ir.DataType.
     cast = cast_tensor(tensor, dtype)
     tasks = tuple((lambda a=a, b=b: (cast.rows(a, b),)) for a, b in cast.row_ranges())
     return Weight((Constant(name, int(dtype.itemsize * cast.size)),), tasks)
+
+
+def array(name: str, values: Array) -> Weight:
+    """A small array as it is."""
+    return Weight((Constant(name, values.nbytes),), (lambda: (values,),))
 
 
 def int8_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
@@ -87,17 +92,3 @@ def swap_pairs(rows: Array) -> Array:
     """``[n, k]`` with columns 0 and 1 exchanged, 2 and 3, and so on."""
     swapped: Array = rows.reshape(len(rows), -1, 2)[:, :, ::-1].reshape(rows.shape)
     return swapped
-
-
-def pack_4(ints: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """int8 ``[n, k]`` in [-8, 7] -> uint8 ``[n, k / 2]``."""
-    levels = ints.view(np.uint8) + np.uint8(8)
-    return levels[:, 0::2] | levels[:, 1::2] << np.uint8(4)
-
-
-def unpack_4(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
-    """The inverse of :func:`pack_4`."""
-    ints = np.empty((len(packed), packed.shape[1] * 2), np.int8)
-    ints[:, 0::2] = (packed & np.uint8(15)).astype(np.int8) - np.int8(8)
-    ints[:, 1::2] = (packed >> np.uint8(4)).astype(np.int8) - np.int8(8)
-    return ints

@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
-from exporter.targets.executorch.lower import GROUP_MULTIPLE, Lowering, is_head, is_table, operand
+from exporter.targets.executorch.engine import Ordered
 from exporter.targets.executorch.program import Call, Program, Tensor
-from exporter.targets.executorch.rotary import in_halves
 from exporter.targets.executorch.subgraph import Subgraph
+from exporter.targets.executorch.walk import GROUP_MULTIPLE, Lowering, is_table
 from exporter.targets.executorch.weights import float_weight, int4_groups, int4_table, int8_groups
 
 
@@ -51,21 +51,20 @@ class Xnnpack:
         graph = Subgraph(program.max_tokens)
         return Delegation(program, program.delegate(graph), graph)
 
-    def product(self, low: Lowering, node: ir.Node, x: int) -> int:
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
         graph = low.section.graph
         assert isinstance(graph, Subgraph)
-        weight = operand(node, 1)
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):
-            (matrix,) = low.weight(float_weight(name, in_halves(node, row_tensor(weight))))
+            (matrix,) = low.weight(float_weight(name, ordered(row_tensor(weight))))
             return graph.linear(x, graph.constant(matrix, shape))
         ints, scales, block = quantized_parts(weight)
-        parts = in_halves(node, ints), in_halves(node, scales)
+        parts = ordered(ints), ordered(scales)
         if ints.dtype == ir.DataType.INT8 and block == shape[1]:
             filter_ = graph.int8_rows(low.weight(int8_groups(name, *parts)), shape)
             # One token's head waits for its weights: rounding what they multiply would gain nothing.
-            x = graph.rounded(x) if self.rounds and not is_head(node) else x
+            x = graph.rounded(x) if self.rounds and not head else x
         elif ints.dtype == ir.DataType.INT4 and block % GROUP_MULTIPLE == 0:
             if is_table(weight):
                 packed, _, steps = low.weight(int4_table(name, *parts, shared=True))

@@ -27,13 +27,19 @@ class GgufQuant(Quant):
 
 
 def _portable(
-    name: str, ftype: str, summary: str, max_rounding: float, max_kl: float, max_abs: float | None = None
+    name: str,
+    ftype: str,
+    summary: str,
+    max_rounding: float,
+    max_kl: float,
+    max_abs: float | None = None,
+    calibrated: bool = False,
 ) -> GgufQuant:
-    return GgufQuant(name, summary, True, max_kl, max_rounding, max_abs, ftype=ftype)
+    return GgufQuant(name, summary, True, max_kl, max_rounding, max_abs, calibrated=calibrated, ftype=ftype)
 
 
-def _native(name: str, summary: str, max_rounding: float, max_kl: float) -> GgufQuant:
-    return GgufQuant(name, summary, False, max_kl, max_rounding, ftype=name.upper())
+def _native(name: str, summary: str, max_rounding: float, max_kl: float, calibrated: bool = True) -> GgufQuant:
+    return GgufQuant(name, summary, False, max_kl, max_rounding, calibrated=calibrated, ftype=name.upper())
 
 
 QUANTS: dict[str, GgufQuant] = {
@@ -49,8 +55,9 @@ QUANTS: dict[str, GgufQuant] = {
             "portable 4-bit integers, group 32, stored as Q4_0; embedding and head int8",
             0.4,
             max_kl=2e-2,
+            calibrated=True,
         ),
-        _native("q8_0", "8-bit blocks of 32, llama-quantize's Q8_0", 0.025, max_kl=2e-2),
+        _native("q8_0", "8-bit blocks of 32, llama-quantize's Q8_0", 0.025, max_kl=2e-2, calibrated=False),
         _native("q5_k_m", "5-bit superblocks, 6-bit where it matters", 0.2, max_kl=2e-2),
         _native("q6_k", "6-bit superblocks of 256", 0.1, max_kl=2e-2),
         _native("q4_k_m", "4-bit superblocks, 6-bit where it matters: llama.cpp's usual choice", 0.4, max_kl=2e-2),

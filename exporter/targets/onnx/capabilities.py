@@ -64,11 +64,11 @@ QUANTS: dict[str, OnnxQuant] = {
         ),
         OnnxQuant(
             "int4", "portable 4-bit integers, group 32; embedding and head int8", True, 1e-2, 0.4,
-            dtype="q4", suffix="_q4", recipe=PORTABLE_RECIPES["int4"],
+            dtype="q4", suffix="_q4", recipe=PORTABLE_RECIPES["int4"], calibrated=True,
         ),
         OnnxQuant(
             "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
-            dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], **_HALF,
+            dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], calibrated=True, **_HALF,
         ),
         OnnxQuant(
             "q8", "8-bit integers, one scale a row, multiplied as integers: for wasm", False, 1e-4, 0.1,

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import config_of
 from exporter.quant.apply import apply_recipe
+from exporter.quant.calibration.use import Calibrated
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
 from exporter.targets.hf_files import model_config
@@ -38,9 +39,9 @@ class Variant:
         placed: Where each weight lies.
     """
 
-    def __init__(self, source: ir.Model, quant: OnnxQuant) -> None:
+    def __init__(self, source: ir.Model, quant: OnnxQuant, calibrated: Calibrated | None = None) -> None:
         self.quant = quant
-        self.model = apply_recipe(source.clone(), quant.recipe)
+        self.model = apply_recipe(source.clone(), quant.recipe, calibrated=calibrated)
         self.name = quant.file_name
         self.lowered: Lowered = lower(self.model, quant.activations)
         self.placed = layout.place(self.lowered.weights, layout.MAX_FILE_BYTES)
@@ -115,7 +116,7 @@ class OnnxPlan:
     def __init__(self, subject: Subject, quant: OnnxQuant, options: Options) -> None:
         self._subject = subject
         self._options = options
-        self.variant = Variant(subject.model, quant)
+        self.variant = Variant(subject.model, quant, subject.calibrated)
         browser.require_operators(self.variant.lowered)
         if options.browser:
             _require_fits(subject.model, self.variant)

@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 
 from exporter.config import ModelConfig
+from exporter.errors import TargetError
 from exporter.ir import ops
 from exporter.ir.build import config_of
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.rope import rotary_rows
-from exporter.targets.executorch.rotary import in_halves
-from exporter.tensors import RowTensor
+from exporter.targets.executorch.rotary import row_order
+from exporter.tensors import RowTensor, permute_rows
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """``attend(layer, q, k, v)``: heads ``[1, tokens, n, head_dim]``, rotated, -> ``[1, tokens, n_heads * head_dim]``."""
@@ -121,12 +122,17 @@ class Decoder(torch.nn.Module):
             return
         name = str(value.name).replace(".", "_")
         self._taken[value] = name
+        rows = float_rows(value)
+        order = row_order(node, rows.n_rows)
+
+        def ordered(tensor: RowTensor) -> RowTensor:
+            return tensor if order is None else permute_rows(tensor, order)
+
         if is_quantized(value):
             ints, scales, block = quantized_parts(value)
-            parts = in_halves(node, ints), in_halves(node, scales)
-            self.weights[name] = Blocks(*parts, block, self._numpy, zeros=zeros)
+            self.weights[name] = Blocks(ordered(ints), ordered(scales), block, self._numpy, zeros=zeros)
         else:
-            self.weights[name] = Weight(in_halves(node, float_rows(value)), self._numpy)
+            self.weights[name] = Weight(ordered(rows), self._numpy)
 
     @property
     def encoded(self) -> Mapping[str, torch.Tensor]:
@@ -168,8 +174,14 @@ class Decoder(torch.nn.Module):
                     y = F.silu(x[0]) * x[1]
                 case "Residual":
                     y = x[0] + x[1]
-                case _:
-                    continue  # DequantizeLinear: its consumers take the integers
+                case "DequantizeLinear":
+                    continue  # its consumers take the integers
+                case other:
+                    raise TargetError(
+                        f"node {node.name} has an op that is not captured for other compilers",
+                        found=other,
+                        hint="take --backend xnnpack",
+                    )
             values[node.outputs[0]] = y
         return values[self._model.graph.outputs[0]][:, -1]
 
@@ -206,7 +218,7 @@ def _readers(node: ir.Node) -> list[ir.Node]:
 
 def _is_last(node: ir.Node) -> bool:
     """Whether a norm is read by the head."""
-    return any(user.op_type == "Linear" and user.outputs[0].is_graph_output() for user in _readers(node))
+    return any(ops.is_head(user) for user in _readers(node))
 
 
 def _is_residual_term(node: ir.Node) -> bool:
