@@ -8,7 +8,9 @@ position on, so that the function needs one shape; the runner then feeds a promp
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -16,10 +18,16 @@ import torch
 import torch.nn.functional as F
 
 from exporter.errors import TargetError
-from exporter.targets.executorch.captured.decoder import Decoder
+from exporter.targets.base import Progress, WrittenFile
+from exporter.targets.executorch.captured.decoder import Decoder, digest
 from exporter.targets.executorch.captured.quiet import quiet
-from exporter.targets.executorch.lower import Lowered
-from exporter.targets.executorch.program import FLOAT, HALF, LONG, Payload, Program
+from exporter.targets.executorch.layout import Layout
+from exporter.targets.executorch.program import FLOAT, HALF, LONG, Constants, Payload, Program
+from exporter.targets.executorch.reading import PteFile
+from exporter.targets.executorch.walk import Lowered
+
+DYNAMIC = False
+COPIES = 4.0
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -107,6 +115,24 @@ def lower(captured: ExportedProgram, module: CoreMLDecoder) -> Lowered:
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
     return _program(edge.exported_program().graph_module, module)
+
+
+def write(
+    captured: ExportedProgram, module: CoreMLDecoder, methods: Constants, path: Path, name: str, progress: Progress
+) -> WrittenFile:
+    try:
+        lowered = lower(captured, module)
+    except (NotImplementedError, ValueError, RuntimeError) as error:
+        raise TargetError("Core ML's converter refuses the graph", found=str(error).strip().splitlines()[0]) from error
+    return Layout(lowered, methods).write(path, name, 1, progress)
+
+
+def missing(module: CoreMLDecoder, file: PteFile) -> list[str]:
+    from exporter.targets.executorch.captured.mlpackage import tensors
+
+    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        held = {digest(array) for payload in file.payloads for array in tensors(payload, Path(folder))}
+    return [name for name, tensor in module.encoded.items() if digest(tensor.numpy()) not in held]
 
 
 def _program(graph_module: Any, module: CoreMLDecoder) -> Lowered:

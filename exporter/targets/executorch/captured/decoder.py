@@ -11,6 +11,7 @@ squares.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ from exporter.ir.build import config_of
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.rope import rotary_rows
 from exporter.targets.executorch.rotary import row_order
-from exporter.tensors import RowTensor, permute_rows
+from exporter.tensors import Array, RowTensor, contiguous_bytes, permute_rows
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """``attend(layer, q, k, v)``: heads ``[1, tokens, n, head_dim]``, rotated, -> ``[1, tokens, n_heads * head_dim]``."""
@@ -43,6 +44,11 @@ def whole(tensor: RowTensor, dtype: np.dtype[Any]) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
+def digest(array: Array) -> str:
+    """SHA-256 of an array's bytes."""
+    return hashlib.sha256(contiguous_bytes(array)).hexdigest()
+
+
 class Weight(torch.nn.Module):
     """A matrix or a vector of floats."""
 
@@ -50,7 +56,7 @@ class Weight(torch.nn.Module):
         super().__init__()
         self.register_buffer("floats", whole(rows, dtype))
 
-    def forward(self) -> torch.Tensor:
+    def forward(self, *, table: bool = False) -> torch.Tensor:
         return self.floats  # type: ignore[return-value]
 
 
@@ -62,7 +68,8 @@ class Blocks(torch.nn.Module):
         scales: One for each block.
         block: Columns that share one.
         dtype: Of the scales, and of what they give.
-        zeros: Whether zero points are stored although all are 0, as Vulkan's partitioner wants them.
+        zeros: Whether zero points are stored although all are 0, as Vulkan's partitioner wants them. It also transposes
+            the scales of a matrix, so that those of a table that is a matrix as well must be its own.
     """
 
     def __init__(self, ints: RowTensor, scales: RowTensor, block: int, dtype: np.dtype[Any], *, zeros: bool) -> None:
@@ -70,14 +77,15 @@ class Blocks(torch.nn.Module):
         self.register_buffer("ints", whole(ints, np.dtype(np.int8)))
         self.register_buffer("scales", whole(scales, dtype))
         self.register_buffer("zeros", torch.zeros(scales.dims, dtype=torch.int8) if zeros else None)
+        self.register_buffer("table_scales", self.scales.clone() if zeros else None)
         self.block = block
         self.limits = (-8, 7) if ints.dtype == ir.DataType.INT4 else (-128, 127)
 
-    def forward(self) -> torch.Tensor:
+    def forward(self, *, table: bool = False) -> torch.Tensor:
         from torchao.quantization.quant_primitives import dequantize_affine
 
         found: torch.Tensor = dequantize_affine(
-            self.ints, (1, self.block), self.scales, self.zeros, torch.int8, *self.limits,
+            self.ints, (1, self.block), self.table_scales if table and self.zeros is not None else self.scales, self.zeros, torch.int8, *self.limits,
             output_dtype=self.scales.dtype,
         )  # fmt: skip
         return found
@@ -137,7 +145,7 @@ class Decoder(torch.nn.Module):
     @property
     def encoded(self) -> Mapping[str, torch.Tensor]:
         """Name -> what a program must hold of the weights, as bytes of these types."""
-        return {name: t for name, t in self.weights.named_buffers() if not name.endswith(".zeros")}
+        return {name: t for name, t in self.weights.named_buffers() if not name.endswith((".zeros", ".table_scales"))}
 
     def caches(self) -> list[torch.Tensor]:
         """Keys and values of every layer before the first token, ``[1, context, n_kv_heads, head_dim]``."""
@@ -188,7 +196,7 @@ class Decoder(torch.nn.Module):
     def _weight(self, node: ir.Node) -> torch.Tensor:
         value = node.inputs[1]
         assert value is not None
-        found: torch.Tensor = self.weights[self._taken[value]]()
+        found: torch.Tensor = self.weights[self._taken[value]](table=node.op_type == "Embedding")
         return found
 
     def _heads(self, x: torch.Tensor, n: int) -> torch.Tensor:

@@ -8,15 +8,25 @@ executorch's ``backends/vulkan/utils.py``), the program calls kernels for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
-from exporter.targets.executorch.captured.decoder import Decoder
+from exporter.targets.base import Progress, WrittenFile
+from exporter.targets.executorch.captured.decoder import Decoder, digest
 from exporter.targets.executorch.captured.quiet import quiet
 from exporter.targets.executorch.program import Constants
+from exporter.targets.executorch.reading import PteFile
+from exporter.targets.executorch.weights import pack_4
+from exporter.targets.streaming import HashedFile
+from exporter.tensors import Array
+
+DYNAMIC = True
+COPIES = 4.0
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -25,9 +35,10 @@ if TYPE_CHECKING:
 class VulkanDecoder(Decoder):
     """See :class:`Decoder`; the cache is the module's."""
 
-    def __init__(self, model: ir.Model, *, headroom: float) -> None:
-        # Half precision is a matter of the backend: it stores and computes float32 as float16.
+    def __init__(self, model: ir.Model, *, half: bool, headroom: float) -> None:
+        # Half precision is a matter of the backend, which stores and computes as float16 what is float32 here.
         super().__init__(model, headroom=headroom, zeros=True)
+        self.stored_half = half
         self.register_buffer("positions", torch.arange(self.config.max_seq_len))
         for number, cache in enumerate(self.caches()):
             self.register_buffer(f"cache_{number}", cache)
@@ -56,12 +67,12 @@ class VulkanDecoder(Decoder):
 
 
 def decoder(model: ir.Model, *, half: bool, headroom: float) -> VulkanDecoder:
-    """The module; with ``half`` it is float32 all the same, and what lowers it is told so."""
+    """The module; with ``half`` it is float32 all the same, and what lowers it is told."""
     with quiet():
         # The bindings first: the library of kernels registers itself with them.
         from executorch.extension.pybindings import _portable_lib  # noqa: F401, I001
         from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
-    made = VulkanDecoder(model, headroom=headroom)
+    made = VulkanDecoder(model, half=half, headroom=headroom)
     made.eval()
     return made
 
@@ -81,6 +92,34 @@ def run(captured: ExportedProgram, module: VulkanDecoder, ids: Sequence[int], pr
         for position in range(prefill, len(ids)):
             found.append(function(torch.tensor([[ids[position]]]), torch.tensor([position]))[0])
     return torch.stack(found)
+
+
+def write(
+    captured: ExportedProgram, module: VulkanDecoder, methods: Constants, path: Path, name: str, progress: Progress
+) -> WrittenFile:
+    program = lower(captured, methods, half=module.stored_half)
+    file = HashedFile(path, progress)
+    try:
+        program.write_to_file(file)
+    finally:
+        written = file.close(name)
+    return written
+
+
+def missing(module: VulkanDecoder, file: PteFile) -> list[str]:
+    held = {digest(array) for array in file.named.values()}
+    return [name for name, tensor in module.encoded.items() if digest(_stored(name, tensor, module)) not in held]
+
+
+def _stored(name: str, tensor: torch.Tensor, module: VulkanDecoder) -> Array:
+    """A tensor as the delegate keeps it (``backends/vulkan/patterns/quantized_linear.py``)."""
+    array: Array = tensor.numpy()
+    if name.endswith(".ints"):
+        return pack_4(array)
+    if name.endswith(".scales") and not name.startswith("tok_embeddings"):
+        array = array.T
+        array = np.pad(array, ((0, 0), (0, -array.shape[1] % 4)))
+    return array.astype(np.float16) if module.stored_half else array
 
 
 def lower(captured: ExportedProgram, methods: Constants, *, half: bool) -> Any:
