@@ -34,6 +34,11 @@ class Prover:
 
     def prove(self, target: Target, quant: str, plan: Plan, files: Sequence[Path]) -> parity.Parity:
         """Check one artifact against its plan and the source."""
+        if reason := target.not_run(quant):
+            try:
+                return parity.inspected(reason, target.inspect(plan, files))
+            except ExporterError as error:
+                return parity.refused(error)
         if self._reference is None:
             self._reference = parity.reference(self._source.graph(), self._token_ids)
         row = target.quant(quant)

@@ -105,15 +105,7 @@ class ExecuTorchPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        held = self._config.max_seq_len
-        found = list(self._scales.notes)
-        if held != self._full_context:
-            megabytes = files.cache_bytes(self._config) / 1e6
-            found.append(
-                f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
-                "--max-seq-len asks for another number"
-            )
-        return found
+        return [*self._scales.notes, *files.context_notes(self._config, self._full_context)]
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -124,8 +116,11 @@ class ExecuTorchPlan:
         ]
 
 
-def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:
-    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``)."""
+def constant_values(model: ir.Model, tokenizer: Tokenizer, *, dynamic: bool = True) -> Constants:
+    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``).
+
+    Without ``dynamic`` it feeds a prompt token by token.
+    """
     config = config_of(model)
     known = {} if tokenizer.bos_id is None else {"get_bos_id": tokenizer.bos_id}
     return {
@@ -137,5 +132,5 @@ def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:
         "get_n_layers": config.n_layers,
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
-        "enable_dynamic_shape": True,
+        "enable_dynamic_shape": dynamic,
     }
