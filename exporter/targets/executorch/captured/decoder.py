@@ -84,10 +84,10 @@ class Blocks(torch.nn.Module):
     def forward(self, *, table: bool = False) -> torch.Tensor:
         from torchao.quantization.quant_primitives import dequantize_affine
 
+        scales = self.table_scales if table and self.zeros is not None else self.scales
         found: torch.Tensor = dequantize_affine(
-            self.ints, (1, self.block), self.table_scales if table and self.zeros is not None else self.scales, self.zeros, torch.int8, *self.limits,
-            output_dtype=self.scales.dtype,
-        )  # fmt: skip
+            self.ints, (1, self.block), scales, self.zeros, torch.int8, *self.limits, output_dtype=scales.dtype
+        )
         return found
 
 
