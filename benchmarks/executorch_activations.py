@@ -6,29 +6,36 @@ runtime. The 1B's shape has random weights: only its times mean something.
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
+
+import onnx_ir as ir
 
 from benchmarks import table
 from benchmarks.executorch_cost import checkpoint
-from benchmarks.executorch_rounding import HEAD, Rounds, kl, layers_alone, written
+from benchmarks.executorch_rounding import kl, written
 from benchmarks.executorch_turns import take_turns
 from exporter import parity
 from exporter.ir import interpreter
 from exporter.source import SourceOptions, open_source
-from exporter.targets.executorch import lower
-from exporter.targets.executorch.subgraph import Subgraph
+from exporter.targets.executorch import plan
+from exporter.targets.executorch.engine import Ordered
 from exporter.targets.executorch.target import EXECUTORCH
+from exporter.targets.executorch.walk import Lowering
+from exporter.targets.executorch.xnnpack import Xnnpack
+from tests.oracles import xnnpack
 
-CHOICES: dict[str, Rounds] = {
-    "all": lambda name: True,
-    "all but the head": layers_alone,
-    "all but head and w2": lambda name: re.search(rf"{HEAD}|\.w2\.", name) is None,
+
+def everything(_: str) -> bool:
+    return True
+
+
+CHOICES: dict[str, xnnpack.Rounds] = {
+    "all": everything,
+    "all but the head": xnnpack.layers,
+    "all but head and w2": lambda name: xnnpack.layers(name) and ".w2." not in name,
     "none": lambda name: False,
 }
 """What is rounded."""
@@ -46,22 +53,18 @@ ROWS = {
 """Shape -> the row whose program is changed, and a choice. Inputs of 4-bit weights are rounded always."""
 
 
-@contextmanager
-def _rounding(rounds: Rounds) -> Iterator[None]:
-    """Programs are lowered with this choice."""
-    lower_linear, multiply = lower.RULES["Linear"], Subgraph.linear
+@dataclass(frozen=True)
+class _Choosing(Xnnpack):
+    """XNNPACK with a choice of its own.
 
-    def rule(low: Any, node: Any) -> None:
-        def linear(graph: Subgraph, x: int, matrix: int) -> int:
-            # ``int4`` has rounded the inputs of its layers already; of float32, XNNPACK rounds what is asked.
-            return multiply(graph, graph.rounded(x) if asked and x not in graph._quantized.values() else x, matrix)
+    Attributes:
+        choice: The matrices whose input is rounded; that of 4-bit ones always is.
+    """
 
-        asked = rounds(str(node.inputs[1].name))
-        with mock.patch.object(Subgraph, "linear", linear):
-            lower_linear(low, node)
+    choice: xnnpack.Rounds = everything
 
-    with mock.patch.dict(lower.RULES, {"Linear": rule}):
-        yield
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
+        return Xnnpack(self.choice(str(weight.name))).product(low, weight, x, ordered, head=False)
 
 
 def _rows(shape: str, threads: int) -> None:
@@ -70,7 +73,8 @@ def _rows(shape: str, threads: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         programs = {}
         for quant, choice in ROWS[shape]:
-            with _rounding(CHOICES[choice]):
+            engine = _Choosing(choice=CHOICES[choice])
+            with mock.patch.dict(plan.ENGINES, {"xnnpack": lambda _, engine=engine: engine}):  # type: ignore[dict-item]
                 programs[quant, choice] = written(source, quant, Path(scratch, quant, choice))
         names = {f"{quant}, {choice}": path for (quant, choice), path in programs.items()}
         found = dict(zip(programs, take_turns(names, ids, threads).values(), strict=True))

@@ -50,11 +50,11 @@ def _row(name: str, file: str, found: tuple[Usage, int], compared: str) -> None:
     table.row(name, file, *usage.cells(), f"{nbytes / 1e6:.1f}", compared)
 
 
-def run(shapes: Sequence[str]) -> None:
-    """Print the table; of shapes for which the peer has no memory, without it."""
+def run(shapes: Sequence[str], *, with_peer: bool) -> None:
+    """Print the table; of shapes for which the peer has no memory, always without it."""
     table.head("model", "file", *Usage.COLUMNS, "file MB", "peer / ours: CPU, wall, memory, file")
     with tempfile.TemporaryDirectory() as folder:
         export(checkpoint("demo"), "executorch", "int4", Path(folder, "warm"))
     for shape in shapes:
         small = shape in ("demo", "1b")
-        _rows(shape, OURS if small else ("int4", "int4-e4g32"), peer=small)
+        _rows(shape, OURS if small else ("int4", "int4-e4g32"), peer=small and with_peer)

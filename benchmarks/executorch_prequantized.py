@@ -7,10 +7,8 @@ peer takes minutes for each.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks import quantized_meta, table
+from benchmarks.executorch_turns import PROMPT, cores, take_turns
 from benchmarks.exports import export
 from benchmarks.measure import Usage, measure
+from exporter import parity
 from exporter.source import SourceOptions, open_source
 from exporter.targets.base import Options
 from exporter.targets.executorch import lower, worker
@@ -33,8 +33,6 @@ from exporter.targets.executorch.weights import float_weight
 from exporter.tensors import from_array
 
 FLAVOURS = ("spinquant", "qlora")
-PROMPT, STEPS, ROUNDS = 128, 20, 7
-
 _PEER = """
 base:
   model_class: llama3_2
@@ -126,10 +124,10 @@ def _by_matrices(low: Any, node: ir.Node) -> None:
     def product(value: int, size: int) -> int:
         matrix = from_array(f"hadamard.{size}", _sylvester(size))
         (blob,) = low.weight(float_weight(str(matrix.name), matrix))
-        return graph.linear(value, graph.constant(blob, (size, size)))
+        return int(graph.linear(value, graph.constant(blob, (size, size))))
 
     def turned(value: int, shape: tuple[int, ...]) -> int:
-        return graph._node("XNNStaticTranspose", shape, num_dims=3, perm=[0, 2, 1], input_id=value)
+        return int(graph._node("XNNStaticTranspose", shape, num_dims=3, perm=[0, 2, 1], input_id=value))
 
     y = product(graph.reshape(x, (TOKENS, columns)), columns)
     y = turned(graph.reshape(y, (TOKENS, rows, columns)), (TOKENS, columns, rows))
@@ -149,46 +147,30 @@ def _lowered_by(rule: Any) -> Iterator[None]:
 
 
 def transform(shape: str, n_layers: int) -> None:
-    """Print the CPU time of a Hadamard transform in either form: medians, the programs taking turns."""
+    """Print the CPU time of a Hadamard transform in either form, beyond that of a program without any."""
     source = open_source(str(quantized_meta.make(shape, "spinquant", n_layers)), SourceOptions())
     rules = {"kernel": lower.RULES["Hadamard"], "two matrices": _by_matrices, "none": _nothing}
-    times: dict[str, dict[int, list[float]]] = {name: {PROMPT: [], 1: []} for name in rules}
+    prompt = np.random.default_rng(0).integers(0, 1000, PROMPT).tolist()
     with tempfile.TemporaryDirectory() as scratch:
-        programs, answers = {}, {}
+        files = {}
         for name, rule in rules.items():
             with _lowered_by(rule):
-                (file,) = EXECUTORCH.plan(source.subject(), "int4", Options(jobs=2)).write(
-                    Path(scratch, name), lambda *_: None
-                )
-            programs[name] = worker.open_program(str(Path(scratch, name, file.path)))
-        ids = np.random.default_rng(0).integers(0, 1000, PROMPT).tolist()
-        for _ in range(ROUNDS):
-            for name, program in programs.items():
-                answers[name], seconds = _timed(program, ids, 0)
-                times[name][PROMPT].append(seconds)
-            for step in range(STEPS):
-                for name, program in programs.items():
-                    times[name][1].append(_timed(program, ids[:1], PROMPT + step)[1])
+                plan = EXECUTORCH.plan(source.subject(), "int4", Options(jobs=2))
+                (file,) = plan.write(Path(scratch, name), lambda *_: None)
+            files[name] = Path(scratch, name, file.path)
+        times = take_turns(files, prompt, cores())
+        answers = {name: worker.forward(worker.open_program(str(path)), prompt, 0) for name, path in files.items()}
     table.head(
-        "Hadamard transform", "prompt, CPU ms a token and layer", "decoding, CPU ms a layer", "logits differ by (std)"
+        "Hadamard transform", "prompt, CPU ms a token and layer", "decoding, CPU ms a layer", "KL to the kernel's"
     )
     for name, found in times.items():
-        prompt, step = (
-            1e3 * (statistics.median(found[n]) - statistics.median(times["none"][n])) / n_layers / n
-            for n in (PROMPT, 1)
-        )
-        difference = np.abs(answers[name] - answers["kernel"]).max() / answers["kernel"].std()
-        table.row(name, f"{prompt:.4f}", f"{step:.3f}", f"{difference:.2g}")
+        kl = parity.compare(answers["kernel"][None], answers[name][None], prompt[:1]).mean_kl
+        prefill, decode = found.prefill_cpu - times["none"].prefill_cpu, found.decode_cpu - times["none"].decode_cpu
+        table.row(name, f"{prefill / n_layers:.4f}", f"{decode / n_layers:.3f}", f"{kl:.1e}")
 
 
 def _nothing(low: Any, node: ir.Node) -> None:
     low.define(node.outputs[0], low.operand(node.inputs[0]))
-
-
-def _timed(program: Any, ids: list[int], position: int) -> tuple[Any, float]:
-    begin = time.process_time()
-    answer = worker.forward(program, ids, position)
-    return answer, time.process_time() - begin
 
 
 def run(shape: str, n_layers: int | None, *, with_peer: bool) -> None:

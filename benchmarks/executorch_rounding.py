@@ -4,7 +4,7 @@ XNNPACK rounds the input of a quantized matrix to 8 bits, one scale and zero poi
 rows, is given float32. All numbers are mean KL in nats on the probe text. First, for models of 1 to 30 layers:
 
 * the runtime against the float32 reference on the same weights, which is what the gate sees;
-* the runtime against a reference that rounds as XNNPACK does (``xnn_f32_qd8_asymmetric_quantization_params``);
+* the runtime against a reference that rounds as XNNPACK does (``tests/oracles/xnnpack.py``);
 * that reference against the float32 one: what rounding costs, without any runtime;
 * that reference against itself with inputs of its matrices changed by one part in ten million: what is left of any
   agreement when nothing differs but the order of summation.
@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks import table
 from exporter import parity
@@ -30,58 +27,21 @@ from exporter.targets.base import Options
 from exporter.targets.executorch.target import EXECUTORCH
 from scripts.fetch_models import fetch
 from tests.fixtures.models import TinySpec, write_huggingface
+from tests.oracles import xnnpack
 
 QUANTS = ("int8w", "int8", "int4")
-HEAD = r"tok_embeddings|output"
 PARTS = {
     "wq, wk and wv": r"\.w[qkv]\.",
     "wo": r"\.wo\.",
     "w1 and w3": r"\.w[13]\.",
     "w2": r"\.w2\.",
-    "head": HEAD,
+    "head": r"tok_embeddings|output",
     "layers 0 to 2": r"layers\.[0-2]\.",
     "layers 3 to 26": r"layers\.([3-9]|1\d|2[0-6])\.",
     "layers 27 to 29": r"layers\.2[7-9]\.",
 }
 """What the rounding's cost is divided into: name -> pattern of the matrices' names."""
 NUDGE = 1e-7
-
-Rounds = Callable[[str], bool]
-"""Whether the input of a matrix is rounded, by its name."""
-
-
-def qd8(x: torch.Tensor) -> torch.Tensor:
-    """Rows as XNNPACK rounds them, decoded: 8 bits, asymmetric, 0 exact."""
-    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-    scale = torch.where(high > low, (high - low) / 255, 1.0)
-    from_low, from_high = low / scale, high / scale
-    nearer_low = (-128 + from_low) + (127 + from_high) > 0
-    zero = torch.where(nearer_low, -128 - from_low, 127 - from_high).clamp(-128, 127).round()
-    return ((x / scale).round() + zero).clamp(-128, 127).sub(zero) * scale
-
-
-def rounding_logits(model: Any, ids: list[int], rounds: Rounds, nudge: float = 0.0) -> parity.Logits:
-    """Logits of a reference that rounds activations.
-
-    Args:
-        model: A graph.
-        ids: Tokens.
-        rounds: Where it does.
-        nudge: Relative change of what it rounds, normally distributed.
-    """
-    plain = interpreter.IMPLEMENTATIONS["Linear"]
-    noise = torch.Generator().manual_seed(0)
-
-    def linear(node: object, x: torch.Tensor, weight: Any) -> torch.Tensor:
-        if rounds(str(weight.name)):
-            x = qd8(x * (1 + nudge * torch.randn(x.shape, generator=noise)) if nudge else x)
-        return plain(node, x, weight)  # type: ignore[no-any-return]
-
-    interpreter.IMPLEMENTATIONS["Linear"] = linear
-    try:
-        return interpreter.logits(model, ids)
-    finally:
-        interpreter.IMPLEMENTATIONS["Linear"] = plain
 
 
 def written(source: Source, quant: str, folder: Path) -> Path:
@@ -99,9 +59,9 @@ def kl(reference: parity.Logits, candidate: parity.Logits, ids: list[int]) -> st
     return f"{parity.compare(reference, candidate, ids).mean_kl:.1e}"
 
 
-def layers_alone(name: str) -> bool:
-    """Where the programs of ``int8`` and ``int4`` round."""
-    return re.search(HEAD, name) is None
+def _rounding_logits(model: Any, ids: list[int], rounds: xnnpack.Rounds, nudge: float = 0.0) -> parity.Logits:
+    with xnnpack.rounding(rounds, nudge):
+        return interpreter.logits(model, ids)
 
 
 def _agreement(name: str, source: Source, folder: Path) -> None:
@@ -113,8 +73,8 @@ def _agreement(name: str, source: Source, folder: Path) -> None:
         exact = interpreter.logits(model, ids)
         cells = [kl(exact, runtime, ids)]
         if EXECUTORCH.quant(quant).rounds:
-            rounding = rounding_logits(model, ids, layers_alone)
-            nudged = rounding_logits(model, ids, layers_alone, NUDGE)
+            rounding = _rounding_logits(model, ids, xnnpack.layers)
+            nudged = _rounding_logits(model, ids, xnnpack.layers, NUDGE)
             cells += [kl(rounding, runtime, ids), kl(exact, rounding, ids), kl(rounding, nudged, ids)]
         else:
             cells += ["-"] * 3
@@ -126,14 +86,14 @@ def _parts(source: Source, folder: Path) -> None:
     ids = parity.probe_tokens(source.tokenizer, source.config)
     model = parity.on_weights(source.graph(), EXECUTORCH.read_back([written(source, "int8", folder)]).weights)
     exact = interpreter.logits(model, ids)
-    table.row("everywhere", kl(exact, rounding_logits(model, ids, lambda _: True), ids), "")
+    table.row("everywhere", kl(exact, _rounding_logits(model, ids, lambda _: True), ids), "")
     for part, pattern in PARTS.items():
 
         def inside(name: str, pattern: str = pattern) -> bool:
             return re.search(pattern, name) is not None
 
-        alone = rounding_logits(model, ids, inside)
-        others = rounding_logits(model, ids, lambda name, inside=inside: not inside(name))  # type: ignore[misc]
+        alone = _rounding_logits(model, ids, inside)
+        others = _rounding_logits(model, ids, lambda name, inside=inside: not inside(name))  # type: ignore[misc]
         table.row(part, kl(exact, alone, ids), kl(exact, others, ids))
 
 

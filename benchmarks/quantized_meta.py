@@ -58,6 +58,8 @@ def make(shape: str, flavour: str, n_layers: int | None = None) -> Path:
             tensors[name] = torch.from_numpy(rng.integers(-bound, bound, dims, np.int8))
             steps = rng.uniform(0.5, 1.5, (dims[0], columns)).astype(np.float32) * np.float32(0.03 / bound)
             tensors[name.replace(".weight", ".scales")] = torch.from_numpy(steps)
+    # executorch's exporter takes the type of the first tensor for that of the model.
+    tensors = {"norm.weight": tensors.pop("norm.weight"), **tensors}
     torch.save(tensors, folder / "consolidated.00.pth")
     shutil.copy(fetch("llama3-tokenizer"), folder / "tokenizer.model")
     args: dict[str, Any] = {"scheme": "int4_weight_int8_dynamic_activation", "group_size": GROUP}

@@ -105,10 +105,14 @@ class Parity:
     checks: tuple[Check, ...]
     faithfulness: Divergence
     quality: Divergence
+    not_run: str = ""
+    """Why its numbers were not compared, if they were not."""
 
     @property
     def verdict(self) -> str:
-        return "fail" if self.failures else "pass"
+        if self.failures:
+            return "fail"
+        return "not run" if self.not_run else "pass"
 
     @property
     def failures(self) -> list[Check]:
@@ -348,6 +352,11 @@ def refused(error: ExporterError, checks: Sequence[Check] = ()) -> Parity:
     return Parity((*checks, Check("loads", False, detail)), UNKNOWN, UNKNOWN)
 
 
+def inspected(reason: str, checks: Sequence[Check]) -> Parity:
+    """The parity of an artifact whose runtime is not here: what was checked all the same, and why no more was."""
+    return Parity(tuple(checks), UNKNOWN, UNKNOWN, reason)
+
+
 def to_json(parity: Parity) -> dict[str, Any]:
     """The manifest's ``parity`` entry; every number finite or null, as JSON wants."""
 
@@ -359,6 +368,7 @@ def to_json(parity: Parity) -> dict[str, Any]:
         "quality": numbers(parity.quality),
         "checks": [vars(check) for check in parity.checks],
         "verdict": parity.verdict,
+        **({"reason": parity.not_run} if parity.not_run else {}),
     }
 
 

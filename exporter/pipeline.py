@@ -6,23 +6,19 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import onnx_ir as ir
-
 from exporter import calibration, card, manifest, parity, targets
 from exporter.artifact import MANIFEST, FileHashes, Staging, staging
-from exporter.errors import ExporterError, OutputError, TargetError
-from exporter.ir.weights import initializers
+from exporter.errors import OutputError, TargetError
+from exporter.proving import Prover
 from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration.file import Calibration
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
-from exporter.tokenizer.probe import probe_texts
 
 
 class Reporter(Protocol):
@@ -256,7 +252,7 @@ def _make_all(
 ) -> Iterator[Result]:
     # All are written before the first is checked: the reference's memory is no cost of writing.
     written = [_write(target, quant, plan, stage, reporter) for target, quant, plan in plans]
-    prover = Prover(source, reporter, calibrated) if request.check else None
+    prover = Prover(source, calibrated) if request.check else None
     for (target, quant, plan), result in zip(plans, written, strict=True):
         if prover is None:
             yield result
@@ -277,59 +273,6 @@ def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Rep
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
     return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, plan.requires, parity=None)
-
-
-class Prover:
-    """Runs the parity check; the unquantized reference is computed once for all artifacts of a model.
-
-    Args:
-        source: The model.
-        reporter: Progress.
-        calibrated: What the rows that follow calibration data were made with.
-    """
-
-    def __init__(self, source: Source, reporter: Reporter, calibrated: Calibration | None = None) -> None:
-        self._source = source
-        self._calibration = calibrated
-        self._reporter = reporter
-        self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
-        self._texts = probe_texts()
-        self._reference: parity.Reference | None = None
-
-    def prove(self, target: Target, quant: str, plan: Plan, files: Sequence[Path]) -> parity.Parity:
-        """Check one artifact against its plan and the source."""
-        if self._reference is None:
-            self._reference = parity.reference(self._source.graph(), self._token_ids)
-        row = target.quant(quant)
-        equalized = self._equalized if row.calibrated else None
-        try:
-            artifact = target.read_back(files)
-        except ExporterError as error:
-            return parity.refused(error)
-        return parity.verify(
-            source=self._source.checkpoint.tensors if equalized is None else initializers(equalized[0]),
-            model=plan.model,
-            expected=plan.expected,
-            quant=row,
-            tokenizer=self._source.tokenizer,
-            artifact=artifact,
-            runtime=target.load(files),
-            reference=self._reference,
-            token_ids=self._token_ids,
-            texts=self._texts,
-            equalized=None if equalized is None else equalized[1],
-        )
-
-    @cached_property
-    def _equalized(self) -> tuple[ir.Model, parity.Check] | None:
-        """The graph that calibrated integers were chosen for, and whether it computes what the source does."""
-        if self._calibration is None:
-            return None
-        from exporter.ir import interpreter
-
-        assert self._reference is not None
-        model = self._source.subject(self._calibration).model
-        return model, parity.check_equalized(self._reference, interpreter.logits(model, self._token_ids))
 
 
 def _describe(

@@ -347,7 +347,7 @@ def truncated_scales(patch: pytest.MonkeyPatch) -> None:
 
 def other_integers(patch: pytest.MonkeyPatch) -> None:
     """One integer of each matrix is its neighbour, in the file and in what is expected of it."""
-    parts = lower.quantized_parts
+    parts = xnnpack.quantized_parts
 
     def changed(value: Any) -> Any:
         ints, steps, block = parts(value)

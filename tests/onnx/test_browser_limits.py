@@ -100,8 +100,7 @@ def test_an_operator_that_browsers_lack_is_named() -> None:
 
 
 def test_the_operators_are_those_that_the_variants_use() -> None:
-    """Each is run in Chromium by ``tests/javascript``, which exports every variant of a tied model; but for what a head
-    with some tokens needs besides."""
+    """Each is run in Chromium by ``tests/javascript``: every variant of a tied model, and a head with some tokens."""
     narrowed = lower(narrow_head(graph(SPEC), [1, 2, 3]), QUANTS["f32"].activations)
     used = {(n.domain, n.op_type) for n in narrowed.model.graph} | {
         (n.domain, n.op_type)

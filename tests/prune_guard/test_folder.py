@@ -95,7 +95,7 @@ def narrow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(root / "pruned", source, pruned(source, narrow=True))
 
 
-@pytest.mark.parametrize("target", ["gguf", "onnx", "executorch"])
+@pytest.mark.parametrize("target", ["gguf", "onnx", pytest.param("executorch", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("quant", ["f32", "int8", "int4"])
 def test_every_target_holds_a_narrow_head(narrow_folder: Path, tmp_path: Path, target: str, quant: str) -> None:
     outcome = run("export", narrow_folder, "--target", target, "--quant", quant, "--out", tmp_path / "out")

@@ -35,6 +35,13 @@ def context_length(subject: Subject) -> int:
     return known if subject.context_asked else min(known, CONTEXT)
 
 
+def context_note(held: int, known: int, takes: str) -> str:
+    """What the user should hear of a cache of ``held`` positions where the model knows ``known``."""
+    positions = f"{held} positions" if held == known else f"{held} of the model's {known} positions"
+    ask = "" if held == known else "; --max-seq-len asks for another number"
+    return f"the cache holds {positions}{takes}{ask}"
+
+
 def render(subject: Subject, artifacts: Mapping[ExecuTorchQuant, Sequence[PlannedFile]]) -> dict[str, str | bytes]:
     """Path below the output folder -> content; ``artifacts`` maps rows to the files of their programs."""
     tokenizer, length = subject.tokenizer, context_length(subject)

@@ -19,7 +19,6 @@ from exporter.targets.executorch.program import CHAR, FLOAT, SCALAR_TYPE, Progra
 from exporter.targets.executorch.subgraph import TOKENS, Shape
 from exporter.targets.executorch.walk import Lowering, scales_shape
 from exporter.targets.executorch.weights import float_weight, int8_groups
-from exporter.tensors import RowTensor
 
 Operand = int | Tensor | Sequence[Tensor]
 
@@ -114,7 +113,7 @@ class Portable:
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):
-            rows: RowTensor = ordered(row_tensor(weight))
+            rows = ordered(row_tensor(weight))
             (matrix,) = low.stored(float_weight(name, rows, rows.dtype), [shape], [SCALAR_TYPE[rows.dtype]])
             return graph.linear(x, matrix)
         ints, scales, block = quantized_parts(weight)

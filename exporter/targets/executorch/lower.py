@@ -22,10 +22,9 @@ from exporter.ir import ops
 from exporter.ir.build import KEPT_TOKENS, config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
-from exporter.rope import half_from_interleaved
 from exporter.targets.executorch.engine import Engine
 from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, SCALAR_TYPE, Program, Tensor
-from exporter.targets.executorch.rotary import rotary_tables
+from exporter.targets.executorch.rotary import rotary_tables, row_order
 from exporter.targets.executorch.subgraph import TOKENS
 from exporter.targets.executorch.walk import (
     EPSILON,
@@ -48,20 +47,6 @@ and nothing is gained by more (``python -m benchmarks.executorch_prompt``)."""
 
 def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
-
-
-def _row_order(node: ir.Node, n_rows: int) -> npt.NDArray[np.intp] | None:
-    """How the rows of a projection are ordered; ``None`` where they stay.
-
-    XNNPACK cannot take every other column: the rows of a head that is rotated come in halves, and so do its columns.
-    """
-    for reader in _readers(node):
-        if reader.op_type == "Rope":
-            heads = ops.attribute(reader, "n_heads")
-            return half_from_interleaved(heads, n_rows // heads)
-        if reader.op_type == "LoRA":
-            return _row_order(reader, n_rows)
-    return None
 
 
 def _product(low: Lowering, weight: ir.Value, x: int, order: npt.NDArray[np.intp] | None, *, head: bool = False) -> int:
@@ -143,7 +128,7 @@ def _rms_norm(low: Lowering, node: ir.Node) -> None:
 
 def _linear(low: Lowering, node: ir.Node) -> None:
     x, weight = low.operand(operand(node, 0)), operand(node, 1)
-    order = _row_order(node, float_rows(weight).n_rows)
+    order = row_order(node, float_rows(weight).n_rows)
     low.define(node.outputs[0], _product(low, weight, x, order, head=ops.is_head(node)))
     if node.outputs[0].is_graph_output():
         low.program.output(low.exported(node.outputs[0]))
@@ -236,7 +221,7 @@ def _lora(low: Lowering, node: ir.Node) -> None:
     (scale,) = low.stored(float_weight(LORA_SCALE, factor), [(1,)], [FLOAT])
     # Neither rounded nor folded into a matrix: both are Meta's own numbers. The scale meets the narrow side.
     narrow = low.graph.multiply(_product(low, a, low.operand(x), None), low.brought(scale))
-    wide = _product(low, b, narrow, _row_order(node, low.graph.shape(low.operand(y))[1]))
+    wide = _product(low, b, narrow, row_order(node, low.graph.shape(low.operand(y))[1]))
     low.define(node.outputs[0], low.graph.add(low.operand(y), wide))
 
 

@@ -105,14 +105,9 @@ class ExecuTorchPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        held, known = self._config.max_seq_len, self._known_context
-        positions = f"{held} positions" if held == known else f"{held} of the model's {known} positions"
-        ask = "" if held == known else "; --max-seq-len asks for another number"
         taken = self._layout.planned_bytes / 1e6
-        return [
-            *self._scales.notes,
-            f"the cache holds {positions}; with it, a loaded program takes {taken:.1f} MB beside its weights{ask}",
-        ]
+        takes = f"; with it, a loaded program takes {taken:.1f} MB beside its weights"
+        return [*self._scales.notes, files.context_note(self._config.max_seq_len, self._known_context, takes)]
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -123,10 +118,11 @@ class ExecuTorchPlan:
         ]
 
 
-def constant_values(model: ir.Model, tokenizer: Tokenizer, max_tokens: int) -> Constants:
+def constant_values(model: ir.Model, tokenizer: Tokenizer, max_tokens: int, *, dynamic: bool = True) -> Constants:
     """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``).
 
     Its ``max_seq_len`` is the length of one call, ``max_tokens``; what others mean by the name is ``max_context_len``.
+    Without ``dynamic`` it feeds a prompt token by token.
     """
     config = config_of(model)
     known = {} if tokenizer.bos_id is None else {"get_bos_id": tokenizer.bos_id}
@@ -139,5 +135,5 @@ def constant_values(model: ir.Model, tokenizer: Tokenizer, max_tokens: int) -> C
         "get_n_layers": config.n_layers,
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
-        "enable_dynamic_shape": True,
+        "enable_dynamic_shape": dynamic,
     }

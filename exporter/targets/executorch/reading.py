@@ -85,6 +85,24 @@ class PteFile:
         """What a constant method returns."""
         return int(self.plans[name]["values"][0]["val"]["int_val"])
 
+    def constants(self, name: str) -> list[int]:
+        """All that a constant method returns, truth values as numbers."""
+        plan = self.plans[name]
+        values = [plan["values"][index]["val"] for index in plan["outputs"]]
+        return [int(value["int_val"] if "int_val" in value else value["bool_val"]) for value in values]
+
+    @property
+    def payloads(self) -> list[Array]:
+        """What each delegate reads, mapped."""
+        return [self.segment(delegate["processed"]["index"]) for delegate in self.forward["delegates"]]
+
+    @property
+    def kernel_calls(self) -> list[str]:
+        """What is called beside the delegates, one name a call."""
+        plan = self.forward
+        calls = (i["instr_args"] for i in plan["chains"][0]["instructions"] if i["instr_args_type"] == "KernelCall")
+        return [plan["operators"][call["op_index"]]["name"] for call in calls]
+
     def segment(self, index: int) -> Array:
         """Its bytes, mapped."""
         entry = self._program["segments"][index]

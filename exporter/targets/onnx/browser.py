@@ -25,9 +25,8 @@ OPERATORS = frozenset({
         "Sigmoid", "SimplifiedLayerNormalization", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
     )),
 })  # fmt: skip
-"""(domain, op) that ``tests/javascript/test_browser.py`` has run in onnxruntime-web, and ``Expand`` and
-``ScatterElements``, standard operators of it that a head with some tokens needs. ``GatherBlockQuantized``, which other
-exporters use for the embedding, is not there."""
+"""(domain, op) that ``tests/javascript`` has run in onnxruntime-web. ``GatherBlockQuantized``, which other exporters
+use for the embedding, is not there."""
 
 
 def heap_bytes(lowered: Lowered) -> int:
