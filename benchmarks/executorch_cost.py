@@ -18,7 +18,7 @@ from benchmarks.rescaled import demo_checkpoint
 from benchmarks.shapes import make_checkpoint
 from scripts.fetch_models import fetch
 
-OURS = ("int4", "int4-e4g32", "int8", "f32")
+OURS = ("int4", "int4-e4g32", "int8", "int8w", "f32")
 LIKE_THE_PEER = "int4-e4g32"
 """The row with the peer's encodings: 4 bits in groups of 32 everywhere."""
 
@@ -40,8 +40,8 @@ def _rows(shape: str, quants: Sequence[str], *, peer: bool) -> None:
             ours[quant] = usage, file.stat().st_size
             _row(name, f"exporter {quant}", ours[quant], "")
         if peer:
-            path = Path(folder, "peer.pte")
-            found = executorch_peer.build(model, path), path.stat().st_size
+            usage, file = executorch_peer.build(model)
+            found = usage, file.stat().st_size
             _row(name, executorch_peer.NAME, found, ratios(found, ours[LIKE_THE_PEER]))
 
 
@@ -50,11 +50,11 @@ def _row(name: str, file: str, found: tuple[Usage, int], compared: str) -> None:
     table.row(name, file, *usage.cells(), f"{nbytes / 1e6:.1f}", compared)
 
 
-def run(shapes: Sequence[str]) -> None:
-    """Print the table; of shapes for which the peer has no memory, without it."""
+def run(shapes: Sequence[str], *, with_peer: bool) -> None:
+    """Print the table; of shapes for which the peer has no memory, always without it."""
     table.head("model", "file", *Usage.COLUMNS, "file MB", "peer / ours: CPU, wall, memory, file")
     with tempfile.TemporaryDirectory() as folder:
         export(checkpoint("demo"), "executorch", "int4", Path(folder, "warm"))
     for shape in shapes:
         small = shape in ("demo", "1b")
-        _rows(shape, OURS if small else ("int4", "int4-e4g32"), peer=small)
+        _rows(shape, OURS if small else ("int4", "int4-e4g32"), peer=small and with_peer)

@@ -17,6 +17,7 @@ from exporter.source import SourceOptions, open_source
 
 NAME = "export_llm 8da4w"
 CONTEXT = 2048
+_PROGRAM = "model.pte"
 
 _CONFIG = """
 base:
@@ -43,23 +44,20 @@ backend:
 """
 
 
-def build(model: Path, out: Path) -> Usage:
-    """Export a Hugging Face folder to ``out``; only export_llm's own work is counted."""
+def build(model: Path) -> tuple[Usage, Path]:
+    """Export a Hugging Face folder; only export_llm's own work is counted. The program takes the kept one's place."""
     folder = _meta_folder(model)
-    config = folder / "export_llm.yaml"
-    config.write_text(_CONFIG.format(folder=folder, out=out, context=CONTEXT))
+    config, unfinished = folder / "export_llm.yaml", folder / "unfinished.pte"
+    config.write_text(_CONFIG.format(folder=folder, out=unfinished, context=CONTEXT))
     command = [sys.executable, "-m", "executorch.extension.llm.export.export_llm", "--config", str(config)]
-    return measure(command, cwd=folder, quiet=True)  # it leaves a log where it runs
+    usage = measure(command, cwd=folder, quiet=True)  # it leaves a log where it runs
+    return usage, unfinished.rename(folder / _PROGRAM)
 
 
 def kept(model: Path) -> Path:
     """The program of a model, built once and kept."""
-    path = _folder(model) / "model.pte"
-    if not path.exists():
-        unfinished = path.with_name("unfinished.pte")
-        build(model, unfinished)
-        unfinished.rename(path)
-    return path
+    path = _folder(model) / _PROGRAM
+    return path if path.exists() else build(model)[1]
 
 
 def _folder(model: Path) -> Path:

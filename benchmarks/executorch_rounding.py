@@ -1,21 +1,23 @@
 """``python -m benchmarks.executorch rounding``: what XNNPACK's 8-bit activations do, and why no gate can be tighter.
 
-XNNPACK rounds the input of every quantized matrix to 8 bits, one scale and zero point a token. The columns, all mean
-KL in nats on the probe text:
+XNNPACK rounds the input of a quantized matrix to 8 bits, one scale and zero point a token; the head, where it has 8-bit
+rows, is given float32. All numbers are mean KL in nats on the probe text. First, for models of 1 to 30 layers:
 
 * the runtime against the float32 reference on the same weights, which is what the gate sees;
-* the runtime against a reference that rounds as XNNPACK does (``xnn_f32_qd8_asymmetric_quantization_params``);
+* the runtime against a reference that rounds as XNNPACK does (``tests/oracles/xnnpack.py``);
+* that reference against the float32 one: what rounding costs, without any runtime;
 * that reference against itself with inputs of its matrices changed by one part in ten million: what is left of any
   agreement when nothing differs but the order of summation.
+
+Then, in the reference alone: the rounding of one kind of matrix, or of some layers; and all but that.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from benchmarks import table
 from exporter import parity
@@ -25,75 +27,89 @@ from exporter.targets.base import Options
 from exporter.targets.executorch.target import EXECUTORCH
 from scripts.fetch_models import fetch
 from tests.fixtures.models import TinySpec, write_huggingface
+from tests.oracles import xnnpack
 
-QUANTS = ("int8", "int4")
-PARTS = ("head", "w2", "wo", "w1 and w3", "wq, wk and wv")
-"""What is left out of the rounding, one at a time."""
-_MATRICES = {"w1 and w3": ("w1", "w3"), "wq, wk and wv": ("wq", "wk", "wv")}
-
-Rounding = Callable[[torch.Tensor], torch.Tensor]
-
-
-def qd8(x: torch.Tensor) -> torch.Tensor:
-    """Rows as XNNPACK rounds them, decoded: 8 bits, asymmetric, 0 exact."""
-    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-    scale = torch.where(high > low, (high - low) / 255, 1.0)
-    from_low, from_high = low / scale, high / scale
-    nearer_low = (-128 + from_low) + (127 + from_high) > 0
-    zero = torch.where(nearer_low, -128 - from_low, 127 - from_high).clamp(-128, 127).round()
-    return ((x / scale).round() + zero).clamp(-128, 127).sub(zero) * scale
+QUANTS = ("int8w", "int8", "int4")
+PARTS = {
+    "wq, wk and wv": r"\.w[qkv]\.",
+    "wo": r"\.wo\.",
+    "w1 and w3": r"\.w[13]\.",
+    "w2": r"\.w2\.",
+    "head": r"tok_embeddings|output",
+    "layers 0 to 2": r"layers\.[0-2]\.",
+    "layers 3 to 26": r"layers\.([3-9]|1\d|2[0-6])\.",
+    "layers 27 to 29": r"layers\.2[7-9]\.",
+}
+"""What the rounding's cost is divided into: name -> pattern of the matrices' names."""
+NUDGE = 1e-7
 
 
-def _logits(model: object, ids: list[int], rounding: Rounding, skipped: tuple[str, ...] = ()) -> parity.Logits:
-    plain = interpreter.IMPLEMENTATIONS["Linear"]
-
-    def linear(node: object, x: torch.Tensor, weight: object) -> torch.Tensor:
-        name = str(weight.name).split(".")[-2]  # type: ignore[attr-defined]
-        return plain(node, x if name in skipped else rounding(x), weight)  # type: ignore[no-any-return]
-
-    interpreter.IMPLEMENTATIONS["Linear"] = linear
-    try:
-        return interpreter.logits(model, ids)  # type: ignore[arg-type]
-    finally:
-        interpreter.IMPLEMENTATIONS["Linear"] = plain
+def written(source: Source, quant: str, folder: Path) -> Path:
+    """A program and the files beside it."""
+    subject = source.subject()
+    plan = EXECUTORCH.plan(subject, quant, Options())
+    (file,) = plan.write(folder, lambda *_: None)
+    for path, content in EXECUTORCH.shared_files(subject, {quant: plan.files}).items():
+        (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder / file.path
 
 
-def _nudged(x: torch.Tensor) -> torch.Tensor:
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    return qd8(x * (1 + 1e-7 * noise))
+def kl(reference: parity.Logits, candidate: parity.Logits, ids: list[int]) -> str:
+    """As a cell of a table."""
+    return f"{parity.compare(reference, candidate, ids).mean_kl:.1e}"
 
 
-def _rows(name: str, source: Source, folder: Path) -> None:
+def _rounding_logits(model: Any, ids: list[int], rounds: xnnpack.Rounds, nudge: float = 0.0) -> parity.Logits:
+    with xnnpack.rounding(rounds, nudge):
+        return interpreter.logits(model, ids)
+
+
+def _agreement(name: str, source: Source, folder: Path) -> None:
     ids = parity.probe_tokens(source.tokenizer, source.config)
     for quant in QUANTS:
-        subject = source.subject()
-        plan = EXECUTORCH.plan(subject, quant, Options())
-        (file,) = plan.write(folder, lambda *_: None)
-        for path, content in EXECUTORCH.shared_files(subject, {quant: plan.files}).items():
-            (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
-        runtime = EXECUTORCH.load([folder / file.path]).logits(ids)
-        model = parity.on_weights(source.graph(), EXECUTORCH.read_back([folder / file.path]).weights)
-
-        def kl(reference: parity.Logits, candidate: parity.Logits) -> str:
-            return f"{parity.compare(reference, candidate, ids).mean_kl:.1e}"
-
-        exact, rounded = interpreter.logits(model, ids), _logits(model, ids, qd8)
-        cells = [kl(exact, runtime), kl(rounded, runtime), kl(rounded, _logits(model, ids, _nudged))]
-        for part in PARTS:
-            names = {"head": ("output", "tok_embeddings")}.get(part, _MATRICES.get(part, (part,)))
-            cells.append(kl(exact, _logits(model, ids, qd8, names)))
+        path = written(source, quant, folder)
+        runtime = EXECUTORCH.load([path]).logits(ids)
+        model = parity.on_weights(source.graph(), EXECUTORCH.read_back([path]).weights)
+        exact = interpreter.logits(model, ids)
+        cells = [kl(exact, runtime, ids)]
+        if EXECUTORCH.quant(quant).rounds:
+            rounding = _rounding_logits(model, ids, xnnpack.layers)
+            nudged = _rounding_logits(model, ids, xnnpack.layers, NUDGE)
+            cells += [kl(rounding, runtime, ids), kl(exact, rounding, ids), kl(rounding, nudged, ids)]
+        else:
+            cells += ["-"] * 3
         table.row(name, quant, *cells)
-        (folder / file.path).unlink()
+        path.unlink()
+
+
+def _parts(source: Source, folder: Path) -> None:
+    ids = parity.probe_tokens(source.tokenizer, source.config)
+    model = parity.on_weights(source.graph(), EXECUTORCH.read_back([written(source, "int8", folder)]).weights)
+    exact = interpreter.logits(model, ids)
+    table.row("everywhere", kl(exact, _rounding_logits(model, ids, lambda _: True), ids), "")
+    for part, pattern in PARTS.items():
+
+        def inside(name: str, pattern: str = pattern) -> bool:
+            return re.search(pattern, name) is not None
+
+        alone = _rounding_logits(model, ids, inside)
+        others = _rounding_logits(model, ids, lambda name, inside=inside: not inside(name))  # type: ignore[misc]
+        table.row(part, kl(exact, alone, ids), kl(exact, others, ids))
 
 
 def run() -> None:
-    """Print the table."""
+    """Print the tables."""
+    demo = open_source(str(fetch("smollm2")), SourceOptions())
     table.head(
-        "model", "quant", "to the reference", "to one that rounds", "that one, nudged", *(f"without {p}" for p in PARTS)
-    )
+        "model", "quant", "runtime to the reference", "runtime to one that rounds",
+        "that one to the reference", "that one to itself, nudged",
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         for n_layers in (1, 2, 4, 8):
             spec = TinySpec(dim=256, ffn_dim=512, head_dim=64, n_layers=n_layers, dtype="float32")
             tiny = write_huggingface(Path(name, f"tiny-{n_layers}"), spec)
-            _rows(f"tiny, layers: {n_layers}", open_source(str(tiny), SourceOptions()), Path(name))
-        _rows("demo model, layers: 30", open_source(str(fetch("smollm2")), SourceOptions()), Path(name))
+            _agreement(f"tiny, layers: {n_layers}", open_source(str(tiny), SourceOptions()), Path(name))
+        _agreement("demo model, layers: 30", demo, Path(name))
+        print()
+        table.head("int8, demo model: rounded", "this alone", "all but this")
+        _parts(demo, Path(name))

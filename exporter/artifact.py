@@ -13,11 +13,12 @@ import fcntl
 import hashlib
 import os
 import shutil
-import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from exporter import interrupts
 from exporter.errors import ExporterError, OutputError
 
 MANIFEST = "manifest.json"
@@ -36,17 +37,20 @@ def sha256_file(path: Path, cancelled: threading.Event | None = None) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A Ctrl-C in here comes too late: what it would have stopped is a few renames, which belong together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+class FileHashes:
+    """SHA-256 of some files, computed on a thread while other work goes on."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash")
+        self._cancelled = threading.Event()
+        self._futures = {file: self._pool.submit(sha256_file, file, self._cancelled) for file in files}
+
+    def result(self) -> dict[Path, str]:
+        return {file: future.result() for file, future in self._futures.items()}
+
+    def close(self) -> None:
+        self._cancelled.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Staging:
@@ -98,7 +102,8 @@ class Staging:
         for relative in self.files():
             with (self.path / relative).open("rb") as file:
                 os.fsync(file.fileno())
-        with _uninterrupted():
+        # What a signal would stop here are a few renames, which belong together.
+        with interrupts.held_off():
             self._rename()
 
     def _rename(self) -> None:

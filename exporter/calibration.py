@@ -90,8 +90,8 @@ def obtain(
     work = _work_folder(origin)
     result = work / _file_name(origin)
     known = [path for path in (out / FOLDER / result.name, result) if path.exists()]
-    for path in known:
-        if all((found := Calibration(path)).has(scheme) for scheme in schemes) and found.origin == origin:
+    for found in map(Calibration, known):
+        if found.origin == origin and all(found.has(scheme) for scheme in schemes):
             return found
     _run(source, tokens, schemes or [None], known, result, origin, reporter)
     return Calibration(result)

@@ -29,6 +29,10 @@ def _lines(manifest: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for artifact in artifacts:
         yield _row(artifact)
+    reasons = dict.fromkeys(a["parity"]["reason"] for a in artifacts if "reason" in a["parity"])
+    if reasons:
+        yield ""
+        yield from (f"- not run: {reason}" for reason in reasons)
     if model["notes"]:
         yield ""
         yield from (f"- {note}" for note in model["notes"])

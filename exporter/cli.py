@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import exporter
+from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
 from exporter.commands.evaluate import evaluate
+from exporter.commands.guard import guard_eval
+from exporter.commands.imatrix import imatrix
 from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
+from exporter.commands.prune import prune, prune_guard
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
 
@@ -29,15 +33,16 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupts.raised():
+                return super().invoke(ctx)
         except ExporterError as error:
             _close_reporter(ctx)
             print_error(error)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
             click.echo("interrupted: nothing was changed", err=True)
-            ctx.exit(130)
+            ctx.exit(interrupts.exit_code(interrupt))
 
 
 def _close_reporter(ctx: click.Context) -> None:
@@ -157,6 +162,8 @@ _PARITY_COLUMNS = ("faithfulness", "quality", "verdict")
 def _parity_cells(parity: Any) -> tuple[str, str, str]:
     if parity is None:
         return "-", "-", "not run"
+    if parity.not_run:
+        return "-", "-", parity.verdict
     faithful, quality = parity.faithfulness, parity.quality
     return (
         f"KL {faithful.mean_kl:.1e}, max {faithful.max_abs:.1e}",
@@ -201,7 +208,7 @@ def _print_predictions(predictions: Any, output: str) -> None:
                 {
                     "target": p.target,
                     "quant": p.quant,
-                    "files": [{"path": f.path, "bytes": f.nbytes} for f in p.files],
+                    "files": [{"path": f.path, "bytes": f.nbytes, "exact": f.exact} for f in p.files],
                     "bits_per_weight": round(p.bits_per_weight, 4),
                     "peak_memory_bytes": p.peak_bytes,
                 }
@@ -210,7 +217,13 @@ def _print_predictions(predictions: Any, output: str) -> None:
         })  # fmt: skip
         return
     rows = [
-        (file.path, size_text(file.nbytes), f"{file.nbytes}", f"{p.bits_per_weight:.2f}", memory_text(p.peak_bytes))
+        (
+            file.path,
+            size_text(file.nbytes),
+            f"{'' if file.exact else 'about '}{file.nbytes}",
+            f"{p.bits_per_weight:.2f}",
+            memory_text(p.peak_bytes),
+        )
         for p in predictions
         for file in p.files
     ]
@@ -341,6 +354,10 @@ def _remarks(target: Any, quant: str) -> str:
 
 main.add_command(bundle)
 main.add_command(evaluate)
+main.add_command(imatrix)
+main.add_command(prune)
+main.add_command(prune_guard)
+main.add_command(guard_eval)
 main.add_command(matrix)
 main.add_command(diff)
 

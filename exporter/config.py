@@ -50,6 +50,13 @@ class ModelConfig:
         max_seq_len: Longest context the model was made for, in tokens.
         tied_embeddings: Whether the head is the embedding. ``None`` while unknown: Meta's files carry
             ``output.weight`` even when it is a copy, and opening a checkpoint reads no weights.
+        kept_tokens: The tokens that have a row in the head, ascending; every other token's logit is minus infinity.
+            ``None``: all tokens have one. A head of some rows is never tied.
+        ffn_hadamard: Whether a Hadamard transform precedes the feed-forward layer's last projection, ``w2``
+            (R4 of SpinQuant, Liu et al. 2024, arXiv 2405.16406).
+        lora_rank: Rank of the low-rank adaptor beside every projection of every layer; 0 if there are none
+            (Hu et al. 2021, arXiv 2106.09685).
+        lora_scale: What the adaptors' outputs are multiplied by; 0 if there are none.
     """
 
     dim: int
@@ -64,6 +71,15 @@ class ModelConfig:
     max_seq_len: int
     rope_scaling: RopeScaling | None = None
     tied_embeddings: bool | None = None
+    kept_tokens: tuple[int, ...] | None = None
+    ffn_hadamard: bool = False
+    lora_rank: int = 0
+    lora_scale: float = 0.0
+
+    @property
+    def head_rows(self) -> int:
+        """Rows of an untied head."""
+        return self.vocab_size if self.kept_tokens is None else len(self.kept_tokens)
 
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""
@@ -78,4 +94,6 @@ class ModelConfig:
         scaling = data.get("rope_scaling")
         if scaling is not None:
             scaling = RopeScaling(**{**scaling, "factors": tuple(scaling.get("factors", ()))})
-        return ModelConfig(**{**data, "rope_scaling": scaling})
+        kept = data.get("kept_tokens")
+        kept = None if kept is None else tuple(kept)
+        return ModelConfig(**{**data, "rope_scaling": scaling, "kept_tokens": kept})

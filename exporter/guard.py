@@ -39,9 +39,7 @@ VERDICT_TOKENS = 32
 
 UNKNOWN = "unknown category"
 
-_PROMPT = """<|begin_of_text|><|start_header_id|>user<|end_header_id|>
-
-Task: Check if there is unsafe content in '{role}' messages in conversations according our safety policy with the below categories.
+_TASK = """Task: Check if there is unsafe content in '{role}' messages in conversations according our safety policy with the below categories.
 
 <BEGIN UNSAFE CONTENT CATEGORIES>
 {categories}<END UNSAFE CONTENT CATEGORIES>
@@ -52,19 +50,32 @@ Task: Check if there is unsafe content in '{role}' messages in conversations acc
 
 Provide your safety assessment for ONLY THE LAST {role} message in the above conversation:
  - First line must read 'safe' or 'unsafe'.
- - If unsafe, a second line must include a comma-separated list of violated categories. <|eot_id|><|start_header_id|>assistant<|end_header_id|>
+ - If unsafe, a second line must include a comma-separated list of violated categories. """  # noqa: E501
 
-"""  # noqa: E501
+FRAME = (
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+)
+"""What surrounds the task. The published template ends with the header: the empty line after it is Llama 3's own."""
 
 
 def prompt(turns: Sequence[str]) -> str:
-    """What asks Llama Guard 3 1B about the last message of a conversation.
+    """What asks Llama Guard 3 1B about the last message of a conversation: :func:`task` in its frame.
+
+    Args:
+        turns: Messages of user and assistant in turn, the user's first.
+    """
+    return FRAME[0] + task(turns) + FRAME[1]
+
+
+def task(turns: Sequence[str]) -> str:
+    """The hazards, the conversation, and what to answer about its last message.
 
     Args:
         turns: Messages of user and assistant in turn, the user's first.
     """
     roles = [("User", "Agent")[i % 2] for i in range(len(turns))]
-    return _PROMPT.format(
+    return _TASK.format(
         role=roles[-1],
         categories="".join(f"{code}: {name}.\n" for code, name in PROMPTED.items()),
         conversation="".join(f"{role}: {turn.strip()}\n\n" for role, turn in zip(roles, turns, strict=True)),

@@ -134,7 +134,12 @@ class ArtifactReport:
 
 
 def _row(tensor: RowTensor) -> TensorRow:
-    encoded = tensor.encoded
+    encoded, parts = tensor.encoded, tensor.quantized
+    if parts is not None:
+        # Meta's files hold an integer of 4 bits in a byte of its own.
+        return TensorRow(
+            str(tensor.name), dtype_text(parts.ints.dtype), tensor.dims, parts.ints.size + parts.scales.nbytes
+        )
     kind = encoded.type_name if encoded else dtype_text(tensor.dtype)
     nbytes = encoded.row_nbytes * tensor.n_rows if encoded else tensor.nbytes
     return TensorRow(str(tensor.name), kind, tensor.dims, nbytes)

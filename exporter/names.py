@@ -60,7 +60,7 @@ WEIGHTS: tuple[Weight, ...] = (
     _layer("feed_forward.w3", "mlp.up_proj",              "ffn_up",      "ffn", "dim"),
     _layer("feed_forward.w2", "mlp.down_proj",            "ffn_down",    "dim", "ffn"),
     _model("norm",            "model.norm",               "output_norm", "dim"),
-    _model("output",          "lm_head",                  "output",      "vocab", "dim"),
+    _model("output",          "lm_head",                  "output",      "head", "dim"),
 )
 # fmt: on
 """Every weight of the architecture, in graph order."""
@@ -70,6 +70,7 @@ def dimensions(config: ModelConfig) -> dict[str, int]:
     """Sizes of the named axes of :data:`WEIGHTS`."""
     return {
         "vocab": config.vocab_size,
+        "head": config.head_rows,
         "dim": config.dim,
         "q": config.n_heads * config.head_dim,
         "kv": config.n_kv_heads * config.head_dim,
@@ -96,15 +97,29 @@ def name_map(source: Convention, target: Convention, n_layers: int) -> dict[str,
     }
 
 
+def adaptor_names(weight: str) -> tuple[str, str]:
+    """Names of the two matrices of the low-rank adaptor beside a weight, ``A [rank, in]`` and ``B [out, rank]``.
+
+    They are Meta's (executorch ``examples/models/llama/source_transformation/lora.py``); no other convention has any.
+    """
+    stem = weight.removesuffix(".weight")
+    return f"{stem}.adaptor.A.weight", f"{stem}.adaptor.B.weight"
+
+
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Canonical name -> shape of every weight that a model of this configuration has, in graph order.
 
     ``output.weight`` is among them unless the head is known to be the embedding: a reader leaves
     ``tied_embeddings`` open (``None``) only where the file holds a head that may be a copy.
     """
-    size = dimensions(config)
-    return {
-        weight.canonical.format(layer): tuple(size[d] for d in weight.dims)
-        for weight, layer in _in_graph_order(config.n_layers)
-        if not (weight.canonical == HEAD and config.tied_embeddings)
-    }
+    size, rank = dimensions(config), config.lora_rank
+    found: dict[str, tuple[int, ...]] = {}
+    for weight, layer in _in_graph_order(config.n_layers):
+        if weight.canonical == HEAD and config.tied_embeddings:
+            continue
+        name, shape = weight.canonical.format(layer), tuple(size[d] for d in weight.dims)
+        found[name] = shape
+        if rank and weight.per_layer and len(shape) == 2:
+            down, up = adaptor_names(name)
+            found |= {down: (rank, shape[1]), up: (shape[0], rank)}
+    return found

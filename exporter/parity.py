@@ -21,9 +21,10 @@ import onnx_ir as ir
 from exporter.config import ModelConfig
 from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import build, config_of
+from exporter.names import HEAD
 from exporter.rope import inv_freq
 from exporter.targets.base import Quant, ReadBack, Runtime
-from exporter.tensors import RowTensor
+from exporter.tensors import RowTensor, select_rows
 from exporter.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ N_DECODED = 16
 """Of these, the last ones enter one by one through the KV cache."""
 WEIGHT_BUDGET = 1 << 27
 """Weights compared bit for bit; larger models are sampled evenly, first and last rows of each tensor included."""
+
+SCALE_ROUNDING = 2.0**-8
+"""What may be rounded away of a row that the source itself has quantized: its integers stay, and a scale moves by half
+a unit in the last place of bfloat16 at most."""
 
 
 EQUALIZED = 1e-4
@@ -75,11 +80,13 @@ class Reference:
         peaks: Node -> largest magnitude of its output, of every node but those of the residual stream, which every
             target keeps in float32.
         residual_terms: The nodes whose output the residual stream takes up.
+        kept_tokens: The tokens whose logits are finite, ascending; ``None``: all of them.
     """
 
     logits: Logits
     peaks: Mapping[str, float]
     residual_terms: frozenset[str]
+    kept_tokens: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +105,14 @@ class Parity:
     checks: tuple[Check, ...]
     faithfulness: Divergence
     quality: Divergence
+    not_run: str = ""
+    """Why its numbers were not compared, if they were not."""
 
     @property
     def verdict(self) -> str:
-        return "fail" if self.failures else "pass"
+        if self.failures:
+            return "fail"
+        return "not run" if self.not_run else "pass"
 
     @property
     def failures(self) -> list[Check]:
@@ -114,8 +125,18 @@ def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return result
 
 
-def compare(reference: Logits, candidate: Logits, token_ids: Sequence[int]) -> Divergence:
-    """Compare logits ``[n_tokens, vocab_size]`` of one text, position by position in float64."""
+def compare(
+    reference: Logits, candidate: Logits, token_ids: Sequence[int], kept_tokens: Sequence[int] | None = None
+) -> Divergence:
+    """Compare logits ``[n_tokens, vocab_size]`` of one text, position by position in float64.
+
+    With ``kept_tokens`` the distributions are those over these tokens alone, and there is no perplexity: the text is
+    made of others.
+    """
+    if kept_tokens is not None:
+        columns = list(kept_tokens)
+        found = compare(reference[:, columns], candidate[:, columns], [0] * len(token_ids))
+        return dataclasses.replace(found, perplexity_ratio=float("nan"))
     max_abs, kl, same, nll = 0.0, 0.0, 0, np.zeros(2)
     n = len(reference)
     for i in range(n):
@@ -146,13 +167,14 @@ def reference(model: ir.Model, token_ids: Sequence[int]) -> Reference:
     peaks: dict[str, float] = {}
 
     def observe(node: ir.Node, output: torch.Tensor) -> None:
-        if node.op_type not in ("Embedding", "Residual"):
+        if node.op_type not in ("Embedding", "Residual", "ScatterLogits"):
             peaks[str(node.name)] = float(output.abs().max())
 
     scores = interpreter.logits(model, list(token_ids), observe)
     residuals = [node for node in model.graph if node.op_type == "Residual"]
     terms = {v.producer() for node in residuals for v in node.inputs if v is not None}
-    return Reference(scores, peaks, frozenset(str(node.name) for node in terms if node is not None) & peaks.keys())
+    names = frozenset(str(node.name) for node in terms if node is not None) & peaks.keys()
+    return Reference(scores, peaks, names, config_of(model).kept_tokens)
 
 
 def check_config(expected: ModelConfig, found: ModelConfig) -> Check:
@@ -212,11 +234,13 @@ def check_rounding(source: Mapping[str, RowTensor], found: Mapping[str, RowTenso
 
     A target that permutes rows or swaps layers on the way does so too when it says what it expects to find. This
     check knows nothing of the target: each row may be off by a share of its length, of the mean length for rows
-    that are shorter (the rows of unused tokens are nearly zero, and a float16 scale cannot hold less).
+    that are shorter (the rows of unused tokens are nearly zero, and a float16 scale cannot hold less). Rows that the
+    source has quantized itself may lose :data:`SCALE_ROUNDING` of their length, whatever the format.
     """
     total = sum(int(np.prod(t.dims)) for t in source.values())
-    worst = (0.0, "")
+    worst = (-quant.max_rounding, 0.0, "none")
     for name, want in source.items():
+        allowed = quant.max_rounding if want.quantized is None else min(quant.max_rounding, SCALE_ROUNDING)
         if name not in found or found[name].dims != want.dims:
             return Check("rounding", False, f"{name} is missing or has another shape")
         for start, stop in _sample(want, WEIGHT_BUDGET / total):
@@ -227,10 +251,11 @@ def check_rounding(source: Mapping[str, RowTensor], found: Mapping[str, RowTenso
             errors = np.linalg.norm(a - b, axis=1) / np.maximum(lengths, floor)
             errors[np.isnan(errors)] = np.inf  # else the next comparison would forget it
             row = int(errors.argmax())
-            if errors[row] > worst[0]:
-                worst = (float(errors[row]), f"{name}, row {start + row}" if len(want.dims) > 1 else name)
-    passed = worst[0] <= quant.max_rounding
-    return Check("rounding", passed, f"largest error of a row {worst[0]:.2g} ({worst[1] or 'none'})")
+            if errors[row] - allowed > worst[0]:
+                where = f"{name}, row {start + row}" if len(want.dims) > 1 else name
+                worst = (float(errors[row] - allowed), float(errors[row]), where)
+    excess, error, where = worst
+    return Check("rounding", excess <= 0, f"largest error of a row {error:.2g} ({where})")
 
 
 def check_equalized(reference: Reference, logits: Logits) -> Check:
@@ -296,6 +321,26 @@ def check_range(reference: Reference, quant: Quant) -> Check:
     return Check("range", fits, f"{detail} {'<=' if fits else 'is not <='} {limit:g}")
 
 
+def check_pruned_tokens(candidate: Logits, kept_tokens: Sequence[int]) -> Check:
+    """No token without a row in the head is ever the most likely one; in most runtimes its logit is minus infinity."""
+    kept = np.zeros(candidate.shape[1], bool)
+    kept[list(kept_tokens)] = True
+    margins = candidate[:, kept].max(axis=1) - candidate[:, ~kept].max(axis=1, initial=-np.inf)
+    # Written so that NaN fails.
+    lost = int((~(margins > 0)).sum())
+    detail = f"least margin {margins.min():.3g}" if not lost else f"a pruned token wins at {lost} of {len(margins)}"
+    return Check("pruned tokens", not lost, detail)
+
+
+def on_kept(weights: Mapping[str, RowTensor], kept_tokens: Sequence[int] | None) -> dict[str, RowTensor]:
+    """An artifact's weights with the head's rows of the kept tokens only, where it has one for every token."""
+    found = dict(weights)
+    head = found.get(HEAD)
+    if kept_tokens is not None and head is not None and head.n_rows > max(len(kept_tokens), kept_tokens[-1]):
+        found[HEAD] = select_rows(head, np.array(kept_tokens, np.intp))
+    return found
+
+
 def on_weights(model: ir.Model, weights: Mapping[str, RowTensor]) -> ir.Model:
     """The graph's function with an artifact's decoded weights: wiring from the source, numbers from the artifact."""
     return build(config_of(model), dict(weights), name=str(model.graph.name))
@@ -305,6 +350,11 @@ def refused(error: ExporterError, checks: Sequence[Check] = ()) -> Parity:
     """The parity of an artifact that a reader or its runtime does not even load: a verdict, not an accident."""
     detail = ", ".join(filter(None, (error.message, error.found)))
     return Parity((*checks, Check("loads", False, detail)), UNKNOWN, UNKNOWN)
+
+
+def inspected(reason: str, checks: Sequence[Check]) -> Parity:
+    """The parity of an artifact whose runtime is not here: what was checked all the same, and why no more was."""
+    return Parity(tuple(checks), UNKNOWN, UNKNOWN, reason)
 
 
 def to_json(parity: Parity) -> dict[str, Any]:
@@ -318,6 +368,7 @@ def to_json(parity: Parity) -> dict[str, Any]:
         "quality": numbers(parity.quality),
         "checks": [vars(check) for check in parity.checks],
         "verdict": parity.verdict,
+        **({"reason": parity.not_run} if parity.not_run else {}),
     }
 
 
@@ -355,10 +406,11 @@ def verify(
     """
     from exporter.ir import interpreter
 
+    kept = reference.kept_tokens
     checks = [
         check_config(config_of(model), artifact.config),
         check_weights(expected, artifact.weights),
-        check_rounding(source, artifact.weights, quant),
+        check_rounding(source, on_kept(artifact.weights, kept), quant),
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
     if equalized is not None:
@@ -372,9 +424,12 @@ def verify(
         return refused(error, checks)
     # Weights that do not fit the graph compute nothing; their check has failed already.
     fits = {name: t.dims for name, t in artifact.weights.items()} == {name: t.dims for name, t in expected.items()}
+    fits = fits and source.keys() <= artifact.weights.keys()
     same_weights = (
         interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if fits else reference.logits
     )
-    faithfulness = compare(same_weights, candidate, token_ids)
+    faithfulness = compare(same_weights, candidate, token_ids, kept)
     checks.append(check_logits(faithfulness, quant))
-    return Parity(tuple(checks), faithfulness, compare(reference.logits, candidate, token_ids))
+    if kept is not None:
+        checks.append(check_pruned_tokens(candidate, kept))
+    return Parity(tuple(checks), faithfulness, compare(reference.logits, candidate, token_ids, kept))

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import onnx_ir as ir
-
 from exporter import calibration, card, manifest, parity, targets
-from exporter.artifact import MANIFEST, Staging, sha256_file, staging
-from exporter.errors import ExporterError, OutputError, TargetError
-from exporter.ir.weights import initializers
+from exporter.artifact import MANIFEST, FileHashes, Staging, staging
+from exporter.errors import OutputError, TargetError
+from exporter.proving import Prover
 from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration.file import Calibration
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
-from exporter.tokenizer.probe import probe_texts
 
 
 class Reporter(Protocol):
@@ -80,8 +74,11 @@ class Result:
         return "not run" if self.parity is None else self.parity.verdict
 
 
-def _cells(request: Request) -> list[tuple[Target, str]]:
-    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one."""
+def _cells(request: Request, remembered: Mapping[str, str]) -> list[tuple[Target, str]]:
+    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one.
+
+    Without names, each target takes what the source remembers for it, or its default.
+    """
     chosen = [targets.get(name) for name in request.targets]
     for choice in Options.CHANGES_ROW:
         if getattr(request.options, choice) is not None and not any(choice in target.choices for target in chosen):
@@ -91,7 +88,10 @@ def _cells(request: Request) -> list[tuple[Target, str]]:
                 found=", ".join(request.targets),
             )
     rows = {
-        target.name: {name: target.resolve(name, request.options) for name in request.quants or (target.default_quant,)}
+        target.name: {
+            name: target.resolve(name, request.options)
+            for name in request.quants or (remembered.get(target.name, target.default_quant),)
+        }
         for target in chosen
     }
     for quant in request.quants:
@@ -118,26 +118,10 @@ def predict(request: Request) -> tuple[Source, list[Prediction]]:
     """What an export would write, without writing or quantizing anything."""
     source = open_source(request.model, request.source)
     predictions = []
-    for target, quant in _cells(request):
+    for target, quant in _cells(request, source.checkpoint.quants):
         plan = target.plan(source.subject(), quant, request.options)
         predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
     return source, predictions
-
-
-class _Hashes:
-    """SHA-256 of the source files, computed on a thread while the artifacts are made."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash-source")
-        self._cancelled = threading.Event()
-        self._futures = {file: self._pool.submit(sha256_file, file, self._cancelled) for file in files}
-
-    def result(self) -> dict[Path, str]:
-        return {file: future.result() for file, future in self._futures.items()}
-
-    def close(self) -> None:
-        self._cancelled.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def export(request: Request, reporter: Reporter) -> list[Result]:
@@ -150,11 +134,12 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     Raises:
         ExporterError: Anything the user can act on; the destination is then as it was.
     """
-    cells = _cells(request)
+    _cells(request, {})  # a wrong name is refused before anything is opened
+    source = open_source(request.model, request.source)
+    cells = _cells(request, source.checkpoint.quants)
     if request.check:
         for target in {target.name: target for target, _ in cells}.values():
             target.require_runtime()
-    source = open_source(request.model, request.source)
     for note in source.checkpoint.notes:
         reporter.note(note)
     _refuse_idle_calibration(request, cells)
@@ -166,7 +151,7 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     shared = SharedFiles(source, (target for target, _ in cells))
     shared.render(_planned(plans, kept))
     _refuse_strangers(request, shared, old)
-    hashes = _Hashes(source.checkpoint.files)
+    hashes = FileHashes(source.checkpoint.files)
     try:
         calibrated = None
         if request.calibrate is not None:
@@ -262,7 +247,7 @@ def _make_all(
 ) -> Iterator[Result]:
     # All are written before the first is checked: the reference's memory is no cost of writing.
     written = [_write(target, quant, plan, stage, reporter) for target, quant, plan in plans]
-    prover = Prover(source, reporter, calibrated) if request.check else None
+    prover = Prover(source, calibrated) if request.check else None
     for (target, quant, plan), result in zip(plans, written, strict=True):
         if prover is None:
             yield result
@@ -283,59 +268,6 @@ def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Rep
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
     return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, plan.requires, parity=None)
-
-
-class Prover:
-    """Runs the parity check; the unquantized reference is computed once for all artifacts of a model.
-
-    Args:
-        source: The model.
-        reporter: Progress.
-        calibrated: What the rows that follow calibration data were made with.
-    """
-
-    def __init__(self, source: Source, reporter: Reporter, calibrated: Calibration | None = None) -> None:
-        self._source = source
-        self._calibration = calibrated
-        self._reporter = reporter
-        self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
-        self._texts = probe_texts()
-        self._reference: parity.Reference | None = None
-
-    def prove(self, target: Target, quant: str, plan: Plan, files: Sequence[Path]) -> parity.Parity:
-        """Check one artifact against its plan and the source."""
-        if self._reference is None:
-            self._reference = parity.reference(self._source.graph(), self._token_ids)
-        row = target.quant(quant)
-        equalized = self._equalized if row.calibrated else None
-        try:
-            artifact = target.read_back(files)
-        except ExporterError as error:
-            return parity.refused(error)
-        return parity.verify(
-            source=self._source.checkpoint.tensors if equalized is None else initializers(equalized[0]),
-            model=plan.model,
-            expected=plan.expected,
-            quant=row,
-            tokenizer=self._source.tokenizer,
-            artifact=artifact,
-            runtime=target.load(files),
-            reference=self._reference,
-            token_ids=self._token_ids,
-            texts=self._texts,
-            equalized=None if equalized is None else equalized[1],
-        )
-
-    @cached_property
-    def _equalized(self) -> tuple[ir.Model, parity.Check] | None:
-        """The graph that calibrated integers were chosen for, and whether it computes what the source does."""
-        if self._calibration is None:
-            return None
-        from exporter.ir import interpreter
-
-        assert self._reference is not None
-        model = self._source.subject(self._calibration).model
-        return model, parity.check_equalized(self._reference, interpreter.logits(model, self._token_ids))
 
 
 def _describe(

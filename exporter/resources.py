@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 _STATUS = Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 _INTERVAL_SECONDS = 0.02
 
 
@@ -21,6 +22,14 @@ def anonymous_bytes() -> int:
             return int(match[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; ``None`` where the kernel does not tell."""
+    if not _MEMINFO.exists():
+        return None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 class PeakMemory:

@@ -38,6 +38,21 @@ class EncodedRows:
     read: ReadRows
 
 
+@dataclass(frozen=True)
+class QuantizedRows:
+    """The integers and scales a matrix was stored as, so that they can be exported as they are.
+
+    Attributes:
+        ints: INT4 or INT8 ``[out, in]``; rows are int8.
+        scales: float32 ``[out, in / block_size]``.
+        block_size: Consecutive columns that share a scale.
+    """
+
+    ints: RowTensor
+    scales: RowTensor
+    block_size: int
+
+
 class RowTensor(ir.LazyTensor):
     """A lazily read tensor whose first axis can be sliced without reading the rest.
 
@@ -47,9 +62,10 @@ class RowTensor(ir.LazyTensor):
         shape: Static shape; rows are the first axis, also of a vector.
         read: ``read(start, stop)`` -> array of shape ``(stop - start, *shape[1:])``. Must be thread-safe.
         encoded: The same rows in the block format they were stored in, if they were.
+        quantized: The integers and scales that they are decoded from, if they are (:func:`dequantized`).
     """
 
-    __slots__ = ("encoded", "read")
+    __slots__ = ("encoded", "quantized", "read")
 
     def __init__(
         self,
@@ -59,10 +75,12 @@ class RowTensor(ir.LazyTensor):
         read: ReadRows,
         *,
         encoded: EncodedRows | None = None,
+        quantized: QuantizedRows | None = None,
     ) -> None:
         super().__init__(self._whole, dtype=dtype, shape=ir.Shape(shape), name=name)
         self.read = read
         self.encoded = encoded
+        self.quantized = quantized
 
     def __repr__(self) -> str:
         return f"RowTensor({self.name!r}, {self.dtype.name}, {list(self.dims)})"
@@ -124,7 +142,19 @@ def from_array(name: str, array: Array) -> RowTensor:
 
 def renamed(tensor: RowTensor, name: str) -> RowTensor:
     """The same rows under another name."""
-    return RowTensor(name, tensor.dtype, tensor.dims, tensor.read, encoded=tensor.encoded)
+    return RowTensor(name, tensor.dtype, tensor.dims, tensor.read, encoded=tensor.encoded, quantized=tensor.quantized)
+
+
+def dequantized(name: str, parts: QuantizedRows) -> RowTensor:
+    """``ints * scales`` in float32, decoded as its rows are asked for."""
+
+    def read(start: int, stop: int) -> Array:
+        q = parts.ints.rows(start, stop)
+        blocks = q.reshape(len(q), q.shape[1] // parts.block_size, parts.block_size).astype(np.float32)
+        blocks *= parts.scales.rows_f32(start, stop)[:, :, None]
+        return blocks.reshape(q.shape)
+
+    return RowTensor(name, ir.DataType.FLOAT, parts.ints.dims, read, quantized=parts)
 
 
 def permute_rows(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
@@ -148,6 +178,35 @@ def permute_rows(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
     encoded = None if old is None else EncodedRows(old.type_name, old.row_nbytes, gather(old.read))
     shape = (len(index), *tensor.dims[1:])
     return RowTensor(tensor.name or "", tensor.dtype, shape, gather(tensor.read), encoded=encoded)
+
+
+def select_rows(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
+    """Rows ``index`` of ``tensor``, ascending and few or in long runs: each run of neighbours is one read.
+
+    What lies between the runs is never read (:func:`permute_rows` reads it).
+    """
+
+    def gather(read: ReadRows) -> ReadRows:
+        def rows(start: int, stop: int) -> Array:
+            wanted = index[start:stop]
+            if not len(wanted):
+                return read(0, 0)
+            runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+            parts = [read(int(run[0]), int(run[-1]) + 1) for run in runs]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+        return rows
+
+    old = tensor.encoded
+    encoded = None if old is None else EncodedRows(old.type_name, old.row_nbytes, gather(old.read))
+    shape = (len(index), *tensor.dims[1:])
+    return RowTensor(str(tensor.name), tensor.dtype, shape, gather(tensor.read), encoded=encoded)
+
+
+def select_columns(tensor: RowTensor, index: npt.NDArray[np.intp]) -> RowTensor:
+    """Columns ``index`` of a matrix. Blocks of a quantized source span columns, so that none are kept."""
+    shape = (tensor.n_rows, len(index))
+    return RowTensor(str(tensor.name), tensor.dtype, shape, lambda a, b: tensor.rows(a, b)[:, index])
 
 
 def concat(name: str, tensors: Sequence[RowTensor], axis: int) -> RowTensor:

@@ -10,7 +10,8 @@ from typing import Any
 from exporter import manifest, parity, targets
 from exporter.artifact import sha256_file
 from exporter.errors import CheckpointError, ExporterError
-from exporter.pipeline import Prover, Reporter
+from exporter.pipeline import Reporter
+from exporter.proving import Prover
 from exporter.quant.calibration.file import Calibration
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -54,7 +55,7 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
         reporter.stage(f"{target.name} {artifact['quant']}: checking in the runtime")
         used = artifact["calibration"]["path"] if "calibration" in artifact else None
         calibrated = None if used is None else Calibration(folder / used)
-        prover = provers.setdefault(used, Prover(source, reporter, calibrated))
+        prover = provers.setdefault(used, Prover(source, calibrated))
         plan = target.plan(source.subject(calibrated), artifact["quant"], Options(browser=False))
         proof = prover.prove(target, artifact["quant"], plan, [folder / f["path"] for f in artifact["files"]])
         results.append(Verified(target.name, artifact["quant"], artifact["files"], artifact["bits_per_weight"], proof))

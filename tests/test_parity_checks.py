@@ -21,7 +21,7 @@ from exporter.ir import interpreter
 from exporter.ir.build import build
 from exporter.parity import Check, Divergence
 from exporter.targets.base import Quant, ReadBack
-from exporter.tensors import RowTensor, from_array
+from exporter.tensors import QuantizedRows, RowTensor, dequantized, from_array
 from exporter.tokenizer import Tokenizer
 from tests.fixtures.models import LLAMA3_SCALING, TinySpec
 from tests.ir.graphs import graph, tensors, token_ids
@@ -191,6 +191,25 @@ def test_a_row_in_the_wrong_place_fails(damage: Callable[[npt.NDArray[np.float32
 def test_two_swapped_layers_fail() -> None:
     a, b = "layers.0.attention.wv.weight", "layers.1.attention.wv.weight"
     assert_failed(parity.check_rounding(WEIGHTS, {**WEIGHTS, a: WEIGHTS[b], b: WEIGHTS[a]}, FOUR_BITS), "wv")
+
+
+def _quantized(scale: float) -> dict[str, RowTensor]:
+    """One matrix as a checkpoint has quantized it, all scales changed by a factor."""
+    rng = np.random.default_rng(0)
+    ints = from_array("w.ints", rng.integers(-8, 8, (4, 64)).astype(np.int8))
+    scales = from_array("w.scales", (scale * rng.uniform(1, 2, (4, 2))).astype(np.float32))
+    return {"w": dequantized("w", QuantizedRows(ints, scales, 32))}
+
+
+def test_rows_that_the_source_has_quantized_may_lose_what_a_bfloat16_scale_does() -> None:
+    assert parity.check_rounding(_quantized(1.0), _quantized(1 + 2**-9), FOUR_BITS).passed
+    assert_failed(parity.check_rounding(_quantized(1.0), _quantized(1 + 2**-7), FOUR_BITS), "w, row")
+
+
+def test_full_precision_allows_them_nothing() -> None:
+    exact = dataclasses.replace(FOUR_BITS, max_rounding=0.0)
+    assert parity.check_rounding(_quantized(1.0), _quantized(1.0), exact).passed
+    assert_failed(parity.check_rounding(_quantized(1.0), _quantized(1 + 2**-9), exact), "w, row")
 
 
 # --- Tokenizer ---------------------------------------------------------------------------------------------------

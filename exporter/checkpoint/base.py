@@ -50,6 +50,7 @@ class Checkpoint:
         files: Every file that defines the model (weights, config, tokenizer), for the manifest.
         load_tokenizer: Reads the tokenizer; raises ``TokenizerError``.
         notes: Decisions worth telling the user, e.g. which RoPE factor a table chose.
+        quants: Target -> quantization that the folder asks for where the user names none.
     """
 
     path: Path
@@ -60,3 +61,4 @@ class Checkpoint:
     files: tuple[Path, ...]
     load_tokenizer: Callable[[], Tokenizer]
     notes: tuple[str, ...] = field(default=())
+    quants: Mapping[str, str] = field(default_factory=dict)

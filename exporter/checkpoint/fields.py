@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,15 @@ class Fields:
     def text(self, key: str, default: str | None = None) -> str:
         """A string; without ``default`` it is required."""
         return str(self._get(key, default, (str,), "a string"))
+
+    def integers(self, key: str) -> tuple[int, ...] | None:
+        """A list of whole numbers, ``None`` where it is absent."""
+        values = self._get(key, [], (list,), "a list of whole numbers")
+        if any(type(value) is not int for value in values):
+            raise CheckpointError(
+                f"{self.source}: {key} has the wrong type", expected="a list of whole numbers", found=repr(values)[:200]
+            )
+        return tuple(values) or None
 
     def table(self, key: str) -> Fields:
         """A nested object; empty where it is absent."""
@@ -85,12 +95,21 @@ def checked(config: ModelConfig, source: Path) -> ModelConfig:
         (config.n_kv_heads > 0 and config.n_heads % config.n_kv_heads == 0, "n_heads divisible by n_kv_heads",
          f"{config.n_heads} and {config.n_kv_heads}"),
         (config.head_dim % 2 == 0, "an even head_dim", config.head_dim),
+        (_are_kept(config.kept_tokens, config.vocab_size), f"kept_tokens ascending and below {config.vocab_size}",
+         config.kept_tokens),
+        (config.kept_tokens is None or not config.tied_embeddings, "an untied head where tokens are left out", "tied"),
         *_scaling_rules(config.rope_scaling, config.head_dim),
     ]  # fmt: skip
     for holds, expected, found in rules:
         if not holds:
             raise CheckpointError(f"{source} describes an impossible model", expected=expected, found=found)
     return config
+
+
+def _are_kept(tokens: tuple[int, ...] | None, vocab_size: int) -> bool:
+    if tokens is None:
+        return True
+    return tokens[0] >= 0 and tokens[-1] < vocab_size and all(a < b for a, b in itertools.pairwise(tokens))
 
 
 def _scaling_rules(scaling: RopeScaling | None, head_dim: int) -> list[tuple[bool, str, object]]:

@@ -6,13 +6,14 @@ and every consumer inherits it.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import CheckpointError
-from exporter.tensors import Array, EncodedRows, ReadRows, RowTensor
+from exporter.tensors import Array, EncodedRows, ReadRows, RowTensor, dequantized
 
 # Bit patterns of +infinity and the integer types of the same width (IEEE 754-2019). NaNs lie above infinity.
 _INFINITY: dict[ir.DataType, tuple[Any, Any, int]] = {
@@ -58,6 +59,9 @@ def require_finite(tensor: RowTensor) -> RowTensor:
 
         return rows
 
+    if tensor.quantized is not None:
+        parts = tensor.quantized  # integers are finite
+        return dequantized(str(tensor.name), dataclasses.replace(parts, scales=require_finite(parts.scales)))
     rows = checked(tensor.read)
     encoded = tensor.encoded
     if encoded is not None:

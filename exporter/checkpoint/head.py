@@ -34,6 +34,9 @@ def resolve_tied_head(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _same_bits(a: RowTensor, b: RowTensor) -> bool:
+    if a.quantized is not None and b.quantized is not None:
+        # Equal products do not suffice: other integers with other scales would be exported as these.
+        return _same_bits(a.quantized.ints, b.quantized.ints) and _same_bits(a.quantized.scales, b.quantized.scales)
     return a.dtype == b.dtype and all(
         np.array_equal(np.asarray(contiguous_bytes(a.rows(*r))), np.asarray(contiguous_bytes(b.rows(*r))))
         for r in a.row_ranges(_COMPARED_WEIGHTS)

@@ -16,6 +16,8 @@ from exporter.checkpoint.base import Checkpoint
 from exporter.checkpoint.fields import Fields, checked, read_json
 from exporter.checkpoint.info import SPLIT_SUFFIX, read_model_card
 from exporter.checkpoint.matching import listing, match_tensors
+from exporter.checkpoint.pruned import FILE as PRUNED
+from exporter.checkpoint.pruned import read_pruned
 from exporter.checkpoint.safetensors_file import read_tensors
 from exporter.checkpoint.tokenizer_files import tokenizer_files, tokenizer_loader
 from exporter.checkpoint.unsupported import refuse_architecture, refuse_rope
@@ -28,6 +30,9 @@ from exporter.tensors import RowTensor, permute_rows
 INDEX = "model.safetensors.index.json"
 ARCHITECTURES = ("LlamaForCausalLM",)
 MODEL_TYPES = ("llama",)
+
+KEPT_TOKENS = "kept_tokens"
+"""Key of config.json, this exporter's own: the tokens that have a row in ``lm_head.weight``, if not all do."""
 
 ROTARY_TABLES = r".*\.rotary_emb\.inv_freq"
 """Names of rotary tables that old files carry; they follow from the configuration."""
@@ -70,6 +75,9 @@ def open_huggingface(folder: Path, name: str) -> Checkpoint:
         config = config.replace(tied_embeddings=None)
         notes = ("config.json ties the head to the embedding, yet lm_head.weight is stored: the weights will tell",)
     checked(config, source)
+    pruned = read_pruned(folder)
+    if pruned is not None:
+        notes = (*notes, pruned.note)
     names = name_map("huggingface", "canonical", config.n_layers)
     tensors = match_tensors(folder, found, names, config, ignored=ROTARY_TABLES)
     return Checkpoint(
@@ -78,9 +86,10 @@ def open_huggingface(folder: Path, name: str) -> Checkpoint:
         config=config,
         tensors=_interleave(tensors, config),
         info=read_model_card(folder, name),
-        files=(source, *_index(folder), *files, *tokenizer_files(folder)),
+        files=(source, *_optional(folder, INDEX, PRUNED), *files, *tokenizer_files(folder)),
         load_tokenizer=tokenizer_loader(folder, config.vocab_size),
         notes=notes,
+        quants={} if pruned is None else pruned.quants,
     )
 
 
@@ -102,6 +111,7 @@ def parse_config(fields: Fields) -> ModelConfig:
         max_seq_len=max_seq_len,
         rope_scaling=_rope_scaling(rope, max_seq_len),
         tied_embeddings=bool(fields.values.get("tie_word_embeddings", False)),
+        kept_tokens=fields.integers(KEPT_TOKENS),
     )
 
 
@@ -138,8 +148,8 @@ def _numbered(names: list[str]) -> list[str]:
     return sorted(complete)
 
 
-def _index(folder: Path) -> tuple[Path, ...]:
-    return (folder / INDEX,) if (folder / INDEX).is_file() else ()
+def _optional(folder: Path, *names: str) -> tuple[Path, ...]:
+    return tuple(folder / name for name in names if (folder / name).is_file())
 
 
 def _read_files(folder: Path, files: tuple[Path, ...]) -> dict[str, RowTensor]:

@@ -13,11 +13,12 @@ from exporter.checkpoint.fields import Fields, checked, read_json
 from exporter.checkpoint.info import read_model_card
 from exporter.checkpoint.matching import listing, match_tensors
 from exporter.checkpoint.meta_shards import Shards, join_shards, load_shard
+from exporter.checkpoint.prequantized import parse_quantization, quantized_tensors, require_one_file
 from exporter.checkpoint.tokenizer_files import tokenizer_files, tokenizer_loader
 from exporter.checkpoint.unsupported import VISION
 from exporter.config import ModelConfig, RopeScaling
 from exporter.errors import CheckpointError, UnsupportedModelError
-from exporter.names import EMBEDDING, HEAD, name_map
+from exporter.names import EMBEDDING, HEAD, expected_shapes
 
 ROTARY_TABLE = r"rope\.freqs"
 
@@ -29,16 +30,16 @@ DEFAULT_ROPE_FACTOR = 8.0
 """What Meta's reference code applies to every width (``llama3/model.py``, ``apply_scaling``)."""
 
 CONTEXT_LENGTHS = (
-    ("llama 3.1 and later", lambda scaled, theta: scaled, 131072),
-    ("llama 3", lambda scaled, theta: theta == 500000, 8192),
-    ("code llama", lambda scaled, theta: theta > 10000, 16384),
-    ("llama 2", lambda scaled, theta: True, 4096),
+    ("llama 3.2, quantized by Meta", lambda scaled, theta, quantized: quantized, 8192),
+    ("llama 3.1 and later", lambda scaled, theta, quantized: scaled, 131072),
+    ("llama 3", lambda scaled, theta, quantized: theta == 500000, 8192),
+    ("code llama", lambda scaled, theta, quantized: theta > 10000, 16384),
+    ("llama 2", lambda scaled, theta, quantized: True, 4096),
 )
-"""The first generation that ``use_scaled_rope`` and ``rope_theta`` fit, and its context length in tokens."""
+"""The first generation that ``use_scaled_rope``, ``rope_theta`` and the presence of ``quantization_args`` fit, and its
+context length in tokens (of the first: llama_models ``llama3_2/MODEL_CARD.md``)."""
 
 REFUSED = {
-    "quantization_args": "weights that Meta quantized are not supported yet; export the bf16 checkpoint",
-    "lora_args": "checkpoints with LoRA adapters are not supported yet; export the bf16 checkpoint",
     "vision_chunk_size": VISION,
     "vision_model": VISION,
     "moe_args": "mixture-of-experts models are not supported",
@@ -50,17 +51,24 @@ def open_meta(folder: Path, name: str) -> Checkpoint:
 
     Raises:
         CheckpointError: A shard that is missing, truncated or not weights; missing, unknown or misshapen tensors.
-        UnsupportedModelError: Quantized, adapted, vision or mixture-of-experts weights.
+        UnsupportedModelError: Vision or mixture-of-experts weights; adaptors or a quantization that Meta does not use.
     """
     source = folder / "params.json"
     fields = Fields(read_json(source), source)
     _refuse(fields)
+    quantization = parse_quantization(fields)
     files = shard_files(folder)
-    shards = [load_shard(path) for path in files]
+    if quantization is not None:
+        require_one_file(files)
+    shards = [load_shard(path, integers=quantization is not None) for path in files]
     config, notes = parse_config(fields, shards)
+    if quantization is not None:
+        config, notes = quantization.config(config), (quantization.note, *notes)
     checked(config, source)
     found = join_shards(shards, config, folder)
-    names = name_map("canonical", "canonical", config.n_layers)
+    if quantization is not None:
+        found = quantized_tensors(found, quantization, config, fields)
+    names = {name: name for name in expected_shapes(config)}
     return Checkpoint(
         path=folder,
         format="meta",
@@ -78,7 +86,8 @@ def parse_config(fields: Fields, shards: Shards) -> tuple[ModelConfig, tuple[str
     dim, n_heads = fields.integer("dim"), fields.integer("n_heads")
     theta = fields.number("rope_theta", 10000.0)
     scaled = fields.values.get("use_scaled_rope") is True
-    generation, max_seq_len = next((name, n) for name, fits, n in CONTEXT_LENGTHS if fits(scaled, theta))
+    quantized = fields.values.get("quantization_args") is not None
+    generation, max_seq_len = next((name, n) for name, fits, n in CONTEXT_LENGTHS if fits(scaled, theta, quantized))
     notes = [f"context length {max_seq_len} ({generation}): params.json does not say"]
     scaling = None
     if scaled:

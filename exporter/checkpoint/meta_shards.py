@@ -30,7 +30,7 @@ DTYPES = {
     "torch.float16": ir.DataType.FLOAT16,
     "torch.bfloat16": ir.DataType.BFLOAT16,
 }
-"""Element types that a weight may have."""
+"""Element types that a float weight may have."""
 
 JOINS: dict[str, tuple[int, ...]] = {
     "wq": (0,),
@@ -48,8 +48,12 @@ JOINS: dict[str, tuple[int, ...]] = {
 shard (norms, rotary tables)."""
 
 
-def load_shard(path: Path) -> dict[str, RowTensor]:
+def load_shard(path: Path, *, integers: bool = False) -> dict[str, RowTensor]:
     """The tensors of one file, memory-mapped: reading rows touches these rows only.
+
+    Args:
+        path: The file.
+        integers: Whether it may hold int8, as quantized checkpoints do.
 
     Raises:
         CheckpointError: Truncated, a pickle of something else than weights, or an unexpected element type.
@@ -84,7 +88,8 @@ def load_shard(path: Path) -> dict[str, RowTensor]:
         raise CheckpointError(
             f"{path} holds something else than weights", expected="a dictionary of tensors", found=kinds
         )
-    return {name: _row_tensor(path, name, tensor) for name, tensor in stored.items()}
+    known = DTYPES | {"torch.int8": ir.DataType.INT8} if integers else DTYPES
+    return {name: _row_tensor(path, name, tensor, known) for name, tensor in stored.items()}
 
 
 def join_shards(shards: Shards, config: ModelConfig, folder: Path) -> dict[str, RowTensor]:
@@ -132,14 +137,14 @@ def _join(name: str, shards: Shards, shape: tuple[int, ...] | None) -> RowTensor
     return next((tensor for tensor in joined if tensor.dims == shape), joined[0])
 
 
-def _row_tensor(path: Path, name: str, tensor: torch.Tensor) -> RowTensor:
+def _row_tensor(path: Path, name: str, tensor: torch.Tensor, known: Mapping[str, ir.DataType]) -> RowTensor:
     import torch
 
-    dtype = DTYPES.get(str(tensor.dtype))
+    dtype = known.get(str(tensor.dtype))
     if dtype is None:
         raise CheckpointError(
             f"{path}: tensor {name} has an element type that no Llama weight has",
-            expected=", ".join(DTYPES),
+            expected=", ".join(known),
             found=tensor.dtype,
             hint="export the original checkpoint, not one that another tool has quantized",
         )

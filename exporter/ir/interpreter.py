@@ -7,6 +7,7 @@ memory still runs. Arithmetic is float32 whatever the weights are stored in.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -98,8 +99,30 @@ def _swiglu(node: ir.Node, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor
     return F.silu(gate) * up
 
 
+def _hadamard(node: ir.Node, x: torch.Tensor) -> torch.Tensor:
+    # Butterflies: sums and differences of neighbours, of pairs, of fours ...
+    width = x.shape[-1]
+    y, step = x, 1
+    while step < width:
+        first, second = y.view(*x.shape[:-1], -1, 2, step).unbind(-2)
+        y = torch.stack((first + second, first - second), dim=-2)
+        step *= 2
+    return y.view(x.shape) / math.sqrt(width)
+
+
+def _lora(node: ir.Node, y: torch.Tensor, x: torch.Tensor, a: RowTensor, b: RowTensor) -> torch.Tensor:
+    scale: float = ops.attribute(node, "scale")
+    return y + scale * _linear(node, _linear(node, x, a), b)
+
+
 def _residual(node: ir.Node, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return x + y
+
+
+def _scatter_logits(node: ir.Node, x: torch.Tensor, tokens: RowTensor) -> torch.Tensor:
+    full = torch.full((*x.shape[:-1], ops.attribute(node, "vocab_size")), -torch.inf)
+    full[..., torch.from_numpy(tokens.rows(0, tokens.n_rows).copy())] = x
+    return full
 
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
@@ -109,7 +132,10 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
 }
 """Op name -> implementation ``(node, *operands)``; weights arrive as :class:`RowTensor`, activations as tensors."""
 

@@ -46,7 +46,10 @@ OPERANDS: dict[tuple[str, str], tuple[Operand, ...]] = {
     (DOMAIN, "Rope"): (_activation(3), _INDICES, _activation(1)),
     (DOMAIN, "Attention"): (*[_activation(3)] * 3, *[_activation(4)] * 2),
     (DOMAIN, "SwiGLU"): (_activation(3),) * 2,
+    (DOMAIN, "Hadamard"): (_activation(3),),
+    (DOMAIN, "LoRA"): (*[_activation(3)] * 2, *[_weight(2)] * 2),
     (DOMAIN, "Residual"): (_activation(3),) * 2,
+    (DOMAIN, "ScatterLogits"): (_activation(3), Operand(1, (ir.DataType.INT64,))),
     ("", "DequantizeLinear"): (_INTEGERS, _activation(2)),
 }
 """(domain, op) -> its operands, all of them required. A ``DequantizeLinear`` of ours has no zero point."""
@@ -128,6 +131,26 @@ def _infer_same(node: ir.Node) -> list[TypedShape]:
     return _float(x)
 
 
+def _infer_hadamard(node: ir.Node) -> list[TypedShape]:
+    x = dims(_operand(node, 0))
+    _expect(node, int(x[-1]).bit_count() == 1, "width", "a power of two", x[-1])
+    return _float(x)
+
+
+def _infer_lora(node: ir.Node) -> list[TypedShape]:
+    y, x, a, b = (dims(_operand(node, i)) for i in range(4))
+    _expect(node, x[:-1] == y[:-1], "input", f"{list(y[:-1])} and a width", list(x))
+    _expect(node, a[1] == x[-1], "shape of A", f"[rank, {x[-1]}]", list(a))
+    _expect(node, b == (y[-1], a[0]), "shape of B", [y[-1], a[0]], list(b))
+    return _float(y)
+
+
+def _infer_scatter_logits(node: ir.Node) -> list[TypedShape]:
+    x, tokens = dims(_operand(node, 0)), dims(_operand(node, 1))
+    _expect(node, x[-1:] == tokens, "logits", f"one for each of {tokens[0]} tokens", x[-1])
+    return _float((*x[:-1], attribute(node, "vocab_size")))
+
+
 def _infer_dequantize(node: ir.Node) -> list[TypedShape]:
     ints, scales = dims(_operand(node, 0)), dims(_operand(node, 1))
     block = attribute(node, "block_size")
@@ -145,10 +168,28 @@ INFERENCE: dict[tuple[str, str], Callable[[ir.Node], list[TypedShape]]] = {
     (DOMAIN, "Rope"): _infer_rope,
     (DOMAIN, "Attention"): _infer_attention,
     (DOMAIN, "SwiGLU"): _infer_same,
+    (DOMAIN, "Hadamard"): _infer_hadamard,
+    (DOMAIN, "LoRA"): _infer_lora,
     (DOMAIN, "Residual"): _infer_same,
+    (DOMAIN, "ScatterLogits"): _infer_scatter_logits,
     ("", "DequantizeLinear"): _infer_dequantize,
 }
 """(domain, op) -> rule that checks a node's operands and returns the type and shape of each output."""
+
+
+def is_head(node: ir.Node) -> bool:
+    """Whether a node computes the logits from the last hidden state."""
+    made = node.outputs[0]
+    return node.op_type == "Linear" and (
+        made.is_graph_output() or any(user.op_type == "ScatterLogits" for user, _ in made.uses())
+    )
+
+
+def refresh(node: ir.Node) -> None:
+    """Give a node's outputs the types that follow from its operands, after a pass has changed those."""
+    for value, (dtype, shape) in zip(node.outputs, INFERENCE[node.domain, node.op_type](node), strict=True):
+        value.type = ir.TensorType(dtype)
+        value.shape = ir.Shape(shape)
 
 
 def _append(
@@ -167,10 +208,9 @@ def _append(
         for key, x in attributes.items()
     }
     node = ir.Node(domain, op, inputs, attrs, num_outputs=n_outputs, name=name)
-    for index, (value, (dtype, shape)) in enumerate(zip(node.outputs, INFERENCE[domain, op](node), strict=True)):
+    for index, value in enumerate(node.outputs):
         value.name = name if index == 0 else f"{name}.{index}"
-        value.type = ir.TensorType(dtype)
-        value.shape = ir.Shape(shape)
+    refresh(node)
     if before is None:
         graph.append(node)
     else:
@@ -224,17 +264,32 @@ def swiglu(graph: ir.Graph, gate: ir.Value, up: ir.Value, *, name: str) -> ir.Va
     return _append(graph, DOMAIN, "SwiGLU", (gate, up), name)[0]
 
 
+def hadamard(graph: ir.Graph, x: ir.Value, *, name: str) -> ir.Value:
+    """The orthonormal Walsh-Hadamard transform of the last axis."""
+    return _append(graph, DOMAIN, "Hadamard", (x,), name)[0]
+
+
+def lora(graph: ir.Graph, y: ir.Value, x: ir.Value, a: ir.Value, b: ir.Value, *, scale: float, name: str) -> ir.Value:
+    """``y + scale * x @ a.T @ b.T``: a low-rank adaptor beside the projection that made ``y`` of ``x``."""
+    return _append(graph, DOMAIN, "LoRA", (y, x, a, b), name, scale=float(scale))[0]
+
+
 def residual(graph: ir.Graph, x: ir.Value, y: ir.Value, *, name: str) -> ir.Value:
     """``x + y``."""
     return _append(graph, DOMAIN, "Residual", (x, y), name)[0]
 
 
+def scatter_logits(graph: ir.Graph, x: ir.Value, tokens: ir.Value, *, vocab_size: int, name: str) -> ir.Value:
+    """``x [B, S, K]`` at the columns ``tokens [K]`` of ``[B, S, vocab_size]``, minus infinity elsewhere."""
+    return _append(graph, DOMAIN, "ScatterLogits", (x, tokens), name, vocab_size=vocab_size)[0]
+
+
 def dequantize(
-    graph: ir.Graph, ints: ir.Value, scales: ir.Value, *, block_size: int, name: str, before: ir.Node
+    graph: ir.Graph, ints: ir.Value, scales: ir.Value, *, block_size: int, name: str, before: ir.Node | None = None
 ) -> ir.Value:
     """ONNX's own blocked ``DequantizeLinear``: ``ints [out, in] * scales [out, in / block_size]``.
 
-    The node goes in front of ``before``, the first consumer of the weight it decodes.
+    In a graph that has consumers already, the node goes in front of ``before``, the first of them.
     """
     return _append(graph, "", "DequantizeLinear", (ints, scales), name, before=before, axis=1, block_size=block_size)[0]
 

@@ -5,9 +5,11 @@ Netron and *runs in ONNX Runtime as it is*. That runtime is the second, independ
 interpreter (``tests/ir/test_interpreter.py``). Weights may be stored in any float type; the arithmetic is
 float32. Sources of the standard ops: ONNX operator specification, opset 23
 (https://onnx.ai/onnx/operators/), of the model: Touvron et al. 2023 (arXiv 2302.13971), of the rotary
-embedding: Su et al. 2021 (arXiv 2104.09864), of SwiGLU: Shazeer 2020 (arXiv 2002.05202).
+embedding: Su et al. 2021 (arXiv 2104.09864), of SwiGLU: Shazeer 2020 (arXiv 2002.05202), of the Hadamard transform
+before a projection: Liu et al. 2024 (arXiv 2405.16406), of LoRA: Hu et al. 2021 (arXiv 2106.09685).
 
-Shapes: B batch, S new tokens, P tokens in the cache, T = P + S, D model width, V vocabulary, Dh head width.
+Shapes: B batch, S new tokens, P tokens in the cache, T = P + S, D model width, V vocabulary, Dh head width, K tokens
+that have a logit.
 """
 
 from __future__ import annotations
@@ -92,10 +94,101 @@ _BODIES = (
         y = Mul (silu, up)
     }
     """,
+    # x [..., F] -> y [..., F], F a power of two: y = x H / sqrt(F) with Sylvester's matrix, H[i, j] = 1 or -1 as
+    # i AND j have an even or odd number of bits in common. It is the Kronecker product of two smaller ones of its
+    # kind: x, read as [rows, columns], is multiplied by one from either side. rows is columns or twice that, so that
+    # the smaller matrix is a corner of the larger.
+    """
+    Hadamard (x) => (y) {
+        start = Constant <value_ints = [0, 0]> ()
+        zero = Constant <value_int = 0> ()
+        one = Constant <value_int = 1> ()
+        two = Constant <value_int = 2> ()
+        first = Constant <value_ints = [0]> ()
+        last = Constant <value_ints = [-1]> ()
+        half = Constant <value_float = 0.5> ()
+        shape = Shape (x)
+        outer = Shape <start = 0, end = -1> (x)
+        width = Shape <start = -1> (x)
+        width_0d = Squeeze (width)
+        width_float = Cast <to = 1> (width_0d)
+        norm = Sqrt (width_float)
+        two_float = Cast <to = 1> (two)
+        log = Log (width_float)
+        log_of_two = Log (two_float)
+        bits_float = Div (log, log_of_two)
+        bits_near = Round (bits_float)
+        bits = Cast <to = 7> (bits_near)
+        column_bits = Div (bits, two)
+        columns_0d = Pow (two, column_bits)
+        columns = Unsqueeze (columns_0d, first)
+        rows = Div (width, columns)
+        rows_0d = Squeeze (rows)
+        index_signed = Range (zero, rows_0d, one)
+        index = Cast <to = 12> (index_signed)
+        index_column = Unsqueeze (index, last)
+        index_row = Unsqueeze (index, first)
+        common = BitwiseAnd (index_column, index_row)
+        shift_8 = Constant <value = uint32 {8}> ()
+        shift_4 = Constant <value = uint32 {4}> ()
+        shift_2 = Constant <value = uint32 {2}> ()
+        shift_1 = Constant <value = uint32 {1}> ()
+        upper_8 = BitShift <direction = "RIGHT"> (common, shift_8)
+        folded_8 = BitwiseXor (common, upper_8)
+        upper_4 = BitShift <direction = "RIGHT"> (folded_8, shift_4)
+        folded_4 = BitwiseXor (folded_8, upper_4)
+        upper_2 = BitShift <direction = "RIGHT"> (folded_4, shift_2)
+        folded_2 = BitwiseXor (folded_4, upper_2)
+        upper_1 = BitShift <direction = "RIGHT"> (folded_2, shift_1)
+        folded_1 = BitwiseXor (folded_2, upper_1)
+        odd_integer = BitwiseAnd (folded_1, shift_1)
+        odd = Cast <to = 1> (odd_integer)
+        centred = Sub (half, odd)
+        left = Mul (centred, two_float)
+        corner = Concat <axis = 0> (columns, columns)
+        right = Slice (left, start, corner)
+        split = Concat <axis = 0> (outer, rows, columns)
+        tiles = Reshape (x, split)
+        by_columns = MatMul (tiles, right)
+        by_rows = MatMul (left, by_columns)
+        joined = Reshape (by_rows, shape)
+        y = Div (joined, norm)
+    }
+    """,
+    # A low-rank adaptor beside a projection: y [..., out] is the projection's output, x [..., in] its input,
+    # a [rank, in], b [out, rank] -> z [..., out] = y + scale * b a x.
+    """
+    LoRA <scale: float> (y, x, a, b) => (z) {
+        factor = Constant <value_float: float = @scale> ()
+        down = CastLike (a, x)
+        down_t = Transpose <perm = [1, 0]> (down)
+        up = CastLike (b, x)
+        up_t = Transpose <perm = [1, 0]> (up)
+        narrow = MatMul (x, down_t)
+        wide = MatMul (narrow, up_t)
+        scaled = Mul (wide, factor)
+        z = Add (y, scaled)
+    }
+    """,
     # The residual connection; x, y -> z, all of one shape.
     """
     Residual (x, y) => (z) {
         z = Add (x, y)
+    }
+    """,
+    # x [B, S, K], tokens int64 [K] -> y [B, S, vocab_size]: x where a token has a logit, minus infinity elsewhere.
+    """
+    ScatterLogits <vocab_size: int> (x, tokens) => (y) {
+        minus_infinity = Constant <value_float = -inf> ()
+        width = Constant <value_int: int = @vocab_size> ()
+        last = Constant <value_ints = [-1]> ()
+        width_1d = Reshape (width, last)
+        rows = Shape <start = 0, end = 2> (x)
+        shape = Concat <axis = 0> (rows, width_1d)
+        empty = Expand (minus_infinity, shape)
+        x_shape = Shape (x)
+        columns = Expand (tokens, x_shape)
+        y = ScatterElements <axis = -1> (empty, columns, x)
     }
     """,
 )

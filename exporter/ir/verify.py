@@ -52,7 +52,8 @@ def verify(model: ir.Model) -> None:
             raise GraphError(f"graph output {value.name} is not produced by any node")
     for weight in graph.initializers.values():
         _check_initializer(weight)
-    for rule in (_check_layers, _check_widths, _check_norms, _check_rope):
+    rules = (_check_layers, _check_widths, _check_norms, _check_rope, _check_hadamard, _check_lora, _check_head)
+    for rule in rules:
         rule(model)
 
 
@@ -153,3 +154,58 @@ def _check_rope(model: ir.Model) -> None:
         tensor = None if value is None else value.const_value
         if tensor is None or not np.array_equal(tensor.numpy(), expected):
             raise GraphError(f"node {node.name}: frequencies differ from the configuration's rope_theta and scaling")
+
+
+def _check_hadamard(model: ir.Model) -> None:
+    """The hidden values of the feed-forward layers are transformed where the configuration says so."""
+    expected = config_of(model).ffn_hadamard
+    for node in nodes_of(model, "SwiGLU"):
+        found = any(user.op_type == "Hadamard" for user, _ in node.outputs[0].uses())
+        if found != expected:
+            raise GraphError(
+                f"node {node.name}: the configuration says otherwise about a Hadamard transform after it",
+                expected=expected,
+                found=found,
+            )
+
+
+def _check_lora(model: ir.Model) -> None:
+    """Every adaptor has the configuration's rank and scale, and there are none where it knows of none."""
+    config = config_of(model)
+    expected = (config.lora_rank, np.float32(config.lora_scale))
+    found = {
+        (ops.dims(a)[0], np.float32(ops.attribute(node, "scale")))
+        for node in nodes_of(model, "LoRA")
+        if (a := node.inputs[2]) is not None
+    }
+    if found != ({expected} if config.lora_rank else set()):
+        raise GraphError(
+            "the adaptors differ from the configuration",
+            expected=f"rank {expected[0]}, scale {expected[1]:g}",
+            found=", ".join(f"rank {rank}, scale {scale:g}" for rank, scale in sorted(found)) or "none",
+        )
+
+
+def _check_head(model: ir.Model) -> None:
+    """Every token has a logit, and those that a row of the head computes are the configuration's."""
+    config = config_of(model)
+    logits = model.graph.outputs[0]
+    if ops.dims(logits)[-1] != config.vocab_size:
+        raise GraphError(
+            "the logits are not as many as the configuration's tokens",
+            expected=config.vocab_size,
+            found=ops.dims(logits)[-1],
+        )
+    node = logits.producer()
+    tokens = node.inputs[1] if node is not None and node.op_type == "ScatterLogits" else None
+    found = None if tokens is None or tokens.const_value is None else tuple(tokens.const_value.numpy().tolist())
+    if found != config.kept_tokens:
+        raise GraphError(
+            "the head's rows are not those of the configuration's kept_tokens",
+            expected=_tokens_text(config.kept_tokens),
+            found=_tokens_text(found),
+        )
+
+
+def _tokens_text(tokens: tuple[int, ...] | None) -> str:
+    return "all tokens" if tokens is None else f"{len(tokens)} tokens: {', '.join(map(str, tokens[:8]))} …"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.build import ROPE_INV_FREQ
-from exporter.tensors import Array, RowTensor
+from exporter.tensors import Array, QuantizedRows, RowTensor, dequantized
 
 
 def row_tensor(value: ir.Value) -> RowTensor:
@@ -50,12 +49,9 @@ def float_rows(value: ir.Value) -> RowTensor:
     """A weight operand as float rows: an initializer as stored, a quantized one as ``ints * scales`` in float32."""
     if not is_quantized(value):
         return row_tensor(value)
-    ints, scales, block = quantized_parts(value)
+    return dequantized(str(value.name), QuantizedRows(*quantized_parts(value)))
 
-    def read(start: int, stop: int) -> npt.NDArray[np.float32]:
-        q = ints.rows(start, stop)
-        blocks = q.reshape(len(q), q.shape[1] // block, block).astype(np.float32)
-        blocks *= scales.rows_f32(start, stop)[:, :, None]
-        return blocks.reshape(q.shape)
 
-    return RowTensor(str(value.name), ir.DataType.FLOAT, ints.dims, read)
+def quantized_weights(model: ir.Model) -> list[ir.Value]:
+    """The quantized weight operands of a graph, each once, in graph order."""
+    return [node.outputs[0] for node in model.graph if node.op_type == "DequantizeLinear"]

@@ -1,4 +1,7 @@
-"""The pass that carries a recipe out: weights become blocked ``DequantizeLinear`` or another float type."""
+"""The pass that carries a recipe out: weights become blocked ``DequantizeLinear`` or another float type.
+
+Weights that are quantized when it begins keep their integers, or are decoded: they are never quantized again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from onnx_ir import passes
 from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.verify import verify
-from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
+from exporter.ir.weights import float_rows, is_quantized, quantized_parts, quantized_weights, row_tensor
 from exporter.quant import rounding
 from exporter.quant.blocks import Importance, quantize_tensor
 from exporter.quant.energy import LazyImportance
@@ -35,7 +38,7 @@ def roles(weight: ir.Value) -> frozenset[str]:
     for node, index in weight.uses():
         role = _WEIGHT_OPERAND.get(node.op_type)
         if role is not None and index == 1:
-            found.add(HEAD if role == LINEAR and node.outputs[0].is_graph_output() else role)
+            found.add(HEAD if ops.is_head(node) else role)
     return frozenset(found)
 
 
@@ -106,6 +109,13 @@ class ApplyRecipe(passes.InPlacePass):
     def call(self, model: ir.Model) -> passes.PassResult:
         modified = False
         importance: Importance = LazyImportance(model) if self.calibrated is None else self.calibrated.importance
+        for weight in quantized_weights(model):
+            encoding = self.recipe.encoding_for(roles(weight))
+            if isinstance(encoding, Scheme):
+                _require_encoded(weight, encoding, self.recipe)
+            elif encoding is not None:
+                _decode(model.graph, weight, encoding)
+                modified = True
         for weight in list(model.graph.initializers.values()):
             encoding = self.recipe.encoding_for(roles(weight))
             if encoding is None:
@@ -137,6 +147,40 @@ class ApplyRecipe(passes.InPlacePass):
         )
         for node, index in list(weight.uses()):
             node.replace_input_with(index, decoded)
+
+
+def _require_encoded(weight: ir.Value, scheme: Scheme, recipe: Recipe) -> None:
+    """Integers that somebody has chosen stay: choosing others of them would lose what they were chosen for."""
+    ints, _, block = quantized_parts(weight)
+    n_cols = ints.dims[1]
+    if (ints.dtype, block) != (scheme.dtype, scheme.block_size(n_cols)):
+        raise GraphError(
+            f"{weight.name} is quantized already, and not as {recipe.name} has it",
+            expected=_described(scheme.dtype, scheme.block_size(n_cols), n_cols),
+            found=_described(ints.dtype, block, n_cols),
+            hint="take a row that keeps it, or f32, which decodes it; or export the bf16 checkpoint it was made from",
+        )
+
+
+def _described(dtype: ir.DataType, block: int, n_cols: int) -> str:
+    bits = 4 if dtype == ir.DataType.INT4 else 8
+    return f"{bits} bits, " + ("one scale a row" if block == n_cols else f"a scale for {block} columns")
+
+
+def _decode(graph: ir.Graph, weight: ir.Value, dtype: ir.DataType) -> None:
+    """Put floats in the place of integers and scales."""
+    node = weight.producer()
+    name, floats = str(weight.name), cast_tensor(float_rows(weight), dtype)
+    uses = list(weight.uses())
+    weight.name = None  # the floats take it
+    decoded = ops.initializer(graph, RowTensor(name, dtype, floats.dims, floats.read))
+    for reader, index in uses:
+        reader.replace_input_with(index, decoded)
+    if node is not None:
+        stored = [value for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+        for value in stored:
+            del graph.initializers[str(value.name)]
 
 
 def apply_recipe(

@@ -69,6 +69,14 @@ def _swiglu(node: ir.Node, gate: Energy, up: Energy) -> Energy:
     return energy
 
 
+def _hadamard(node: ir.Node, x: Energy) -> Energy:
+    return np.full_like(x, x.mean())  # every output has the same share of every input
+
+
+def _lora(node: ir.Node, y: Energy, x: Energy, a: RowTensor, b: RowTensor) -> Energy:
+    return y + np.float32(ops.attribute(node, "scale")) ** 2 * _linear(node, _linear(node, x, a), b)
+
+
 def _residual(node: ir.Node, x: Energy, y: Energy) -> Energy:
     return x + y
 
@@ -80,6 +88,8 @@ RULES: dict[str, Callable[..., Any]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
 }
 """Op -> second moments of its outputs from those of its inputs; weights arrive as :class:`RowTensor`."""
@@ -88,7 +98,7 @@ RULES: dict[str, Callable[..., Any]] = {
 def expected_energy(model: ir.Model) -> dict[str, Energy]:
     """Weight name -> ``E[x_j^2]`` of its inputs, float32 ``[in]``, up to a common factor per weight.
 
-    Reads every weight once except the head, whose output nobody multiplies.
+    Reads every weight once except the head.
     """
     moments: dict[ir.Value, Any] = dict.fromkeys(model.graph.inputs)
     energies: dict[str, Energy] = {}
@@ -98,8 +108,8 @@ def expected_energy(model: ir.Model) -> dict[str, Energy]:
         operands: list[Any] = [moments[v] if v in moments else float_rows(v) for v in node.inputs if v is not None]
         if node.op_type == "Linear":
             energies[str(operands[1].name)] = operands[0]
-            if node.outputs[0].is_graph_output():
-                continue
+            if ops.is_head(node):
+                break  # nobody multiplies the logits
         result = RULES[node.op_type](node, *operands)
         moments.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
     return energies

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
     from exporter.checkpoint.base import ModelInfo
     from exporter.config import ModelConfig
+    from exporter.parity import Check
     from exporter.quant.calibration.use import Calibrated
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
+
+EXPORT_THE_ORIGINAL = (
+    "export the bf16 checkpoint that this one was made from; --target executorch --quant int4 takes this one as it is"
+)
+"""Hint of the targets that cannot hold what Meta adds to a Llama when it quantizes one."""
 
 Progress = Callable[[int, str], None]
 """Called with the number of bytes just finished, and what they belong to: a tensor's name, or nothing."""
@@ -78,10 +84,17 @@ class Backend:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file that an export will write: path relative to the output folder, and exact size in bytes."""
+    """A file that an export will write.
+
+    Attributes:
+        path: Relative to the output folder.
+        nbytes: Its size.
+        exact: Whether the size is known; otherwise it is an estimate.
+    """
 
     path: str
     nbytes: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -300,6 +313,14 @@ class Target(Protocol):
         Raises:
             RuntimeUnavailableError: If the runtime is absent or of an unchecked version.
         """
+
+    def not_run(self, quant: str) -> str:
+        """Why the numbers of artifacts of this row cannot be compared on this machine; empty if they can."""
+        return ""
+
+    def inspect(self, plan: Plan, files: Sequence[Path]) -> Sequence[Check]:
+        """What can be found out about an artifact that cannot be run."""
+        return ()
 
     def load(self, files: Sequence[Path]) -> Runtime:
         """Load an artifact; a runtime that refuses it may do so here or when it is asked something.

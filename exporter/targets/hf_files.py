@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from exporter.checkpoint.huggingface import KEPT_TOKENS
 from exporter.config import ModelConfig, RopeScaling
 from exporter.errors import TargetError
 from exporter.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ def model_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "rope_scaling": _rope_scaling(config.rope_scaling),
         "max_position_embeddings": config.max_seq_len,
         "tie_word_embeddings": bool(config.tied_embeddings),
+        **({} if config.kept_tokens is None else {KEPT_TOKENS: list(config.kept_tokens)}),
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,

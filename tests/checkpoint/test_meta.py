@@ -181,8 +181,6 @@ def test_shards_that_disagree(change: dict[str, Any], folder_of_8: Path) -> None
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"quantization_args": {"scheme": "int4_weight_int8_dynamic_activation", "group_size": 32}}, "quantized"),
-        ({"lora_args": {"rank": 16, "scale": 2.0}}, "LoRA"),
         ({"vision_chunk_size": 448}, "vision"),
         ({"moe_args": {"num_experts": 16}}, "mixture-of-experts"),
     ],

@@ -1,4 +1,4 @@
-"""Ctrl-C, in real processes: while a program is written, and while ExecuTorch runs it."""
+"""Ctrl-C and SIGTERM, in real processes: while a program is written, and while ExecuTorch runs it."""
 
 from __future__ import annotations
 
@@ -34,19 +34,21 @@ def is_worker(pid: int) -> bool:
         return False
 
 
-def interrupted_when(happens: Callable[[subprocess.Popen[str]], bool], *arguments: object) -> tuple[int, str]:
-    """Exit code and last words of a command that gets a Ctrl-C at that moment."""
+def interrupted_when(
+    happens: Callable[[subprocess.Popen[str]], bool], number: signal.Signals, *arguments: object
+) -> tuple[int, str]:
+    """Exit code and last words of a command that gets a signal at that moment."""
     child = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not happens(child) and child.poll() is None:
         time.sleep(0.002)
     assert child.poll() is None, "it was over before the moment came"
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, said = child.communicate(timeout=60)
     return child.returncode, said
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_while_writing(split: bool, huggingface_folder: Folder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("split", "number"), [(False, signal.SIGINT), (True, signal.SIGTERM)])
+def test_while_writing(split: bool, number: signal.Signals, huggingface_folder: Folder, tmp_path: Path) -> None:
     def writing(child: subprocess.Popen[str]) -> bool:
         try:
             return any(path.stat().st_size > 1 << 20 for path in tmp_path.rglob("*.pt[ed]"))
@@ -56,14 +58,14 @@ def test_while_writing(split: bool, huggingface_folder: Folder, tmp_path: Path) 
     options = ("--split-weights",) if split else ()
     quants = ("--quant", "f32", "--quant", "int8", "--quant", "int4")
     model, out = huggingface_folder(LARGE), tmp_path / "out"
-    code, said = interrupted_when(
-        writing, "export", model, "--target", "executorch", *quants, "--no-verify", "--out", out, "--jobs", 1, *options
-    )
-    assert (code, said.splitlines()[-1]) == (130, "interrupted: nothing was changed")
+    arguments = ("export", model, "--target", "executorch", *quants, "--no-verify", "--out", out, "--jobs", 1, *options)
+    code, said = interrupted_when(writing, number, *arguments)
+    assert (code, said.splitlines()[-1]) == (128 + number, "interrupted: nothing was changed")
     assert not snapshot(tmp_path)
 
 
-def test_while_executorch_runs(huggingface_folder: Folder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_executorch_runs(number: signal.Signals, huggingface_folder: Folder, tmp_path: Path) -> None:
     seen: list[int] = []
 
     def running(child: subprocess.Popen[str]) -> bool:
@@ -71,8 +73,9 @@ def test_while_executorch_runs(huggingface_folder: Folder, tmp_path: Path) -> No
         return bool(seen)
 
     model, out = huggingface_folder(SPEC), tmp_path / "out"
-    code, said = interrupted_when(running, "export", model, "--target", "executorch", "--quant", "f32", "--out", out)
-    assert (code, said.splitlines()[-1]) == (130, "interrupted: nothing was changed")
+    arguments = ("export", model, "--target", "executorch", "--quant", "f32", "--out", out)
+    code, said = interrupted_when(running, number, *arguments)
+    assert (code, said.splitlines()[-1]) == (128 + number, "interrupted: nothing was changed")
     assert "Traceback" not in said
     assert not snapshot(tmp_path)
     assert not any(is_worker(pid) for pid in seen)

@@ -20,8 +20,9 @@ from exporter.targets.executorch import wheel
 from exporter.targets.executorch.capabilities import INT4_RECIPE, QUANTS, ROWS
 from exporter.targets.executorch.engine import Engine
 from exporter.targets.executorch.kernels import Portable
-from exporter.targets.executorch.lower import RULES, Lowered
+from exporter.targets.executorch.lower import RULES
 from exporter.targets.executorch.program import ITEM_BYTES
+from exporter.targets.executorch.walk import Lowered
 from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.tensors import from_array
 from tests.executorch.support import SPEC
@@ -66,14 +67,15 @@ def test_a_layer_is_one_delegate_and_three_kernels(quant: str) -> None:
 
 
 def test_activations_are_rounded_once_for_all_matrices_that_multiply_them() -> None:
-    nodes = [n["xnode_union_type"] for call in lower(quantized("int4")).program.calls for n in call.graph._nodes]
+    nodes = [n["xnode_union_type"] for call in lower(quantized("int4")).program.calls for n in call.delegate._nodes]
     assert nodes.count("XNNFullyConnected") == 7 * SPEC.n_layers + 1
     assert nodes.count("XNNConvert") == 4 * SPEC.n_layers
 
 
 def test_weights_only_rounds_nothing() -> None:
     lowered = lower(quantized("int8w"), Xnnpack(rounds=QUANTS["int8w"].rounds))
-    assert not [n for call in lowered.program.calls for n in call.graph._nodes if n["xnode_union_type"] == "XNNConvert"]
+    nodes = [n["xnode_union_type"] for call in lowered.program.calls for n in call.delegate._nodes]
+    assert "XNNConvert" not in nodes
 
 
 @pytest.mark.parametrize("engine", [XNNPACK, PORTABLE])
@@ -83,7 +85,7 @@ def test_the_memory_does_not_grow_with_the_layers(engine: Engine) -> None:
     def planned(n_layers: int) -> int:
         spec = SPEC.replace(n_layers=n_layers)
         program = lower(graph(spec), engine).program
-        total: int = program.to_document(range(n_layers + 2), [])["non_const_buffer_sizes"][1]
+        total: int = program.to_document(range(len(program.calls)), [])["non_const_buffer_sizes"][1]
         cache = spec.max_seq_len * spec.n_kv_heads * spec.head_dim * 4 + 64
         return total - 2 * n_layers * cache
 
@@ -92,7 +94,8 @@ def test_the_memory_does_not_grow_with_the_layers(engine: Engine) -> None:
 
 @pytest.mark.parametrize("engine", [XNNPACK, PORTABLE])
 def test_no_tensor_overwrites_another_that_is_still_needed(engine: Engine) -> None:
-    document = lower(graph(SPEC), engine).program.to_document(range(4), [])
+    program = lower(graph(SPEC), engine).program
+    document = program.to_document(range(len(program.calls)), [])
     values, live = document["values"], {}
     for at, instruction in enumerate(document["chains"][0]["instructions"]):
         for argument in instruction["instr_args"]["args"]:

@@ -133,7 +133,7 @@ def wrong_scale_of_attention(patch: pytest.MonkeyPatch) -> None:
 
 def wrong_rows(patch: pytest.MonkeyPatch) -> None:
     """The rows of query and key keep the order that only an interleaved rotation understands."""
-    patch.setattr(lower, "half_from_interleaved", lambda n_heads, head_dim: np.arange(n_heads * head_dim))
+    patch.setattr(rotary, "half_from_interleaved", lambda n_heads, head_dim: np.arange(n_heads * head_dim))
 
 
 def wrong_sign(patch: pytest.MonkeyPatch) -> None:

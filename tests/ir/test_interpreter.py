@@ -15,8 +15,11 @@ import torch
 
 from exporter.config import RopeScaling
 from exporter.ir import interpreter, store
+from exporter.ir.build import build, config_of
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.source import SourceOptions, open_source
-from tests.fixtures.models import TinySpec
+from exporter.tensors import from_array
+from tests.fixtures.models import ADAPTED_SPEC, TinySpec, weights
 from tests.ir.graphs import graph, random_inputs, token_ids
 
 Logits = npt.NDArray[np.float32]
@@ -38,6 +41,14 @@ SPECS = {
     "llama3 rope": TinySpec(rope_scaling=LLAMA3_ROPE),
     "linear rope": TinySpec(rope_scaling=RopeScaling("linear", 4.0)),
 }
+
+ADAPTED = {
+    "a Hadamard transform": TinySpec(ffn_dim=128, ffn_hadamard=True),
+    "another width of it": TinySpec(ffn_dim=256, ffn_hadamard=True),
+    "adaptors": TinySpec(lora_rank=4, lora_scale=2.0),
+    "both": ADAPTED_SPEC,
+}
+"""What transformers does not compute."""
 
 WRONG = {
     "another epsilon": TinySpec(norm_eps=2e-5),
@@ -117,7 +128,7 @@ def test_it_agrees_with_onnx_runtime_on_the_saved_graph(recipe: str, step: dict[
 
 
 @pytest.mark.parametrize("step", [STEPS["prefill"], STEPS["several tokens after a cache"]], ids=["prefill", "cache"])
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", (SPECS | ADAPTED).values(), ids=SPECS | ADAPTED)
 def test_every_shape_runs_in_onnx_runtime(spec: TinySpec, step: dict[str, int], saved: Saved) -> None:
     assert_onnx_runtime_agrees(*saved(spec, "int4" if spec.tied else "f32"), step)
 
@@ -128,6 +139,51 @@ def assert_onnx_runtime_agrees(model: ir.Model, session: onnxruntime.InferenceSe
     found = session.run(list(expected), {name: tensor.numpy() for name, tensor in inputs.items()})
     for name, array in zip(expected, found, strict=True):
         assert distance(expected[name], array) < TOLERANCE, name
+
+
+def test_a_head_with_some_tokens_runs_in_onnx_runtime(tmp_path: Path) -> None:
+    model = narrow_head(graph(TinySpec(tied=True)), [3, 5, 575])
+    store.save(model, tmp_path / "graph.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "graph.onnx", providers=["CPUExecutionProvider"])
+    inputs = random_inputs(model, batch=2, past=4, new=3)
+    expected = interpreter.run(model, inputs)["logits"].numpy()
+    (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
+    finite = np.isfinite(expected)
+    assert finite.sum() == 2 * 3 * 3
+    assert np.array_equal(np.isneginf(found), ~finite)
+    assert distance(expected[finite], found[finite]) < TOLERANCE
+    assert config_of(store.load(tmp_path / "graph.onnx")).kept_tokens == (3, 5, 575)
+
+
+@pytest.mark.parametrize("width", [1, 2, 64, 8192])
+def test_a_hadamard_transform_is_the_product_with_sylvesters_matrix(width: int) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 3, width))
+    # H[i, j] = 1 or -1 as i and j have an even or odd number of bits in common.
+    shared = (np.arange(width)[:, None] & np.arange(min(width, 256))[None]).astype(np.uint16)
+    signs = 1 - 2 * (np.bitwise_count(shared).astype(np.int64) % 2)
+    found = interpreter.IMPLEMENTATIONS["Hadamard"](None, torch.from_numpy(x).float())
+    assert distance(x @ signs / np.sqrt(width), found[..., :256]) < TOLERANCE
+
+
+def test_a_hadamard_transform_undoes_itself() -> None:
+    transform = interpreter.IMPLEMENTATIONS["Hadamard"]
+    x = torch.randn(2, 3, 128, generator=torch.Generator().manual_seed(0))
+    assert distance(x, transform(None, transform(None, x))) < TOLERANCE
+
+
+def test_an_adaptor_is_a_change_of_its_weight() -> None:
+    """Of every projection: ``w + scale * b a`` in its place gives the same logits."""
+    spec = TinySpec(lora_rank=4, lora_scale=1.5)
+    arrays = {name: array.astype(np.float32) for name, array in weights(spec).items()}
+    merged = {name: array for name, array in arrays.items() if ".adaptor." not in name}
+    for name, a in arrays.items():
+        if name.endswith(".A.weight"):
+            b = arrays[name.replace(".A.", ".B.")]
+            merged[name.replace(".adaptor.A", "")] += spec.lora_scale * (b @ a)
+    ids = token_ids(spec.vocab_size)
+    config = spec.config.replace(lora_rank=0, lora_scale=0.0)
+    plain = build(config, {name: from_array(name, array) for name, array in merged.items()})
+    assert distance(interpreter.logits(plain, ids), interpreter.logits(graph(spec), ids)) < TOLERANCE
 
 
 @pytest.mark.parametrize("chunks", [(1,) * 12, (7, 1, 4), (11, 1)], ids=["token by token", "unequal", "prefill + 1"])

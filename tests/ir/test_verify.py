@@ -15,8 +15,9 @@ from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.build import CONFIG_KEY, config_of, set_config
 from exporter.ir.verify import verify
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.tensors import from_array
-from tests.fixtures.models import LLAMA3_SCALING, TinySpec
+from tests.fixtures.models import ADAPTED_SPEC, LLAMA3_SCALING, TinySpec
 from tests.ir.graphs import graph, node
 
 Breaker = Callable[[ir.Model], None]
@@ -232,6 +233,104 @@ def test_it_refuses_a_configuration_with(changes: dict[str, Any], message: str) 
     assert_refused(model, message)
 
 
+# --- What Meta adds to a Llama when it quantizes one ---------------------------------------------------------------
+
+ADAPTOR, HADAMARD = "layers.1.attention.wo.adaptor", "layers.1.feed_forward.hadamard"
+
+
+def _without_adaptor(model: ir.Model) -> None:
+    adaptor = node(model, ADAPTOR)
+    adaptor.outputs[0].replace_all_uses_with(adaptor.inputs[0])
+    model.graph.remove(adaptor, safe=True)
+
+
+def _without_hadamard(model: ir.Model) -> None:
+    hadamard = node(model, HADAMARD)
+    hadamard.outputs[0].replace_all_uses_with(hadamard.inputs[0])
+    model.graph.remove(hadamard, safe=True)
+
+
+def _with_matrix(name: str, index: int, shape: tuple[int, int]) -> Breaker:
+    def replace(model: ir.Model) -> None:
+        matrix = ops.initializer(model.graph, from_array("other", np.zeros(shape, np.float32)))
+        node(model, name).replace_input_with(index, matrix)
+
+    return replace
+
+
+def _another_scale(model: ir.Model) -> None:
+    node(model, ADAPTOR).attributes.add(ir.AttrFloat32("scale", 2.0))
+
+
+ADDED_BREAKERS: dict[str, tuple[Breaker, str]] = {
+    "a layer without its Hadamard transform": (_without_hadamard, "layers.1.feed_forward.swiglu: the configuration"),
+    "an adaptor without a use": (_without_adaptor, f"weight {ADAPTOR}.A.weight is used by no node"),
+    "an adaptor with another scale": (_another_scale, "the adaptors differ from the configuration"),
+    "an A for inputs of another width": (_with_matrix(ADAPTOR, 2, (4, 64)), f"{ADAPTOR} (LoRA): wrong shape of A"),
+    "a B of another rank": (_with_matrix(ADAPTOR, 3, (64, 5)), f"{ADAPTOR} (LoRA): wrong shape of B"),
+    "a B for outputs of another width": (_with_matrix(ADAPTOR, 3, (96, 4)), f"{ADAPTOR} (LoRA): wrong shape of B"),
+    "an adaptor without its scale": (
+        lambda model: node(model, ADAPTOR).attributes.pop("scale"),
+        f"{ADAPTOR} (LoRA): wrong attributes",
+    ),
+    "an adaptor without its input": (
+        lambda model: node(model, ADAPTOR).replace_input_with(1, None),
+        f"{ADAPTOR} (LoRA): wrong operands",
+    ),
+    "a Hadamard transform of two values": (
+        lambda model: node(model, HADAMARD).resize_inputs(2),
+        f"{HADAMARD} (Hadamard): wrong operands",
+    ),
+}
+
+
+@pytest.mark.parametrize(("breaker", "message"), ADDED_BREAKERS.values(), ids=ADDED_BREAKERS)
+def test_it_refuses_an_adapted_llama_with(breaker: Breaker, message: str) -> None:
+    model = graph(ADAPTED_SPEC)
+    verify(model)
+    breaker(model)
+    assert_refused(model, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ffn_hadamard": False}, "the configuration says otherwise about a Hadamard transform"),
+        ({"lora_rank": 0}, "the adaptors differ"),
+        ({"lora_rank": 8}, "the adaptors differ"),
+        ({"lora_scale": 1.0}, "the adaptors differ"),
+    ],
+    ids=str,
+)
+def test_it_refuses_an_adapted_llama_that_its_configuration_does_not_describe(
+    changes: dict[str, Any], message: str
+) -> None:
+    model = graph(ADAPTED_SPEC)
+    set_config(model, config_of(model).replace(**changes))
+    assert_refused(model, message)
+
+
+@pytest.mark.parametrize("changes", [{"ffn_hadamard": True}, {"lora_rank": 4, "lora_scale": 2.0}], ids=str)
+def test_it_refuses_a_plain_llama_that_is_said_to_be_adapted(changes: dict[str, Any]) -> None:
+    model = graph()
+    set_config(model, config_of(model).replace(**changes))
+    assert_refused(model, "configuration")
+
+
+def test_it_refuses_an_adaptor_beside_another_number_of_tokens() -> None:
+    model = graph(ADAPTED_SPEC)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(("batch", 1, 96)))
+    model.graph.inputs.append(x)
+    node(model, ADAPTOR).replace_input_with(1, x)
+    assert_refused(model, f"{ADAPTOR} (LoRA): wrong input")
+
+
+@pytest.mark.parametrize("width", [96, 192])
+def test_a_hadamard_transform_takes_powers_of_two(width: int) -> None:
+    with pytest.raises(GraphError, match=r"\(Hadamard\): wrong width"):
+        graph(TinySpec(ffn_dim=width, ffn_hadamard=True))
+
+
 # --- Quantized weights -------------------------------------------------------------------------------------------
 
 QUANTIZED = "layers.0.feed_forward.w1.weight"
@@ -248,6 +347,33 @@ def _with_operand(index: int, name: str, array: npt.NDArray[Any]) -> Breaker:
         decoder.replace_input_with(index, ops.initializer(model.graph, from_array(name, array)))
 
     return replace
+
+
+def _config(**changes: object) -> Breaker:
+    return lambda model: set_config(model, config_of(model).replace(**changes))
+
+
+def _without_scatter(model: ir.Model) -> None:
+    node(model, "logits").outputs[0].name = "full"
+    model.graph.outputs[0] = node(model, "kept_logits").outputs[0]
+
+
+HEAD_BREAKERS: dict[str, tuple[Breaker, str]] = {
+    "other tokens than the configuration's": (_config(kept_tokens=(1, 2, 4)), "not those of the configuration"),
+    "tokens that the configuration does not know of": (_config(kept_tokens=None), "not those of the configuration"),
+    "logits of some tokens only": (_without_scatter, "not as many as the configuration's tokens"),
+    "a vocabulary of another size": (
+        lambda model: node(model, "logits").attributes.add(ir.AttrInt64("vocab_size", 600)),
+        "value logits has a stale type",
+    ),
+}
+
+
+@pytest.mark.parametrize(("breaker", "message"), HEAD_BREAKERS.values(), ids=HEAD_BREAKERS)
+def test_it_refuses_a_narrow_head_with(breaker: Breaker, message: str) -> None:
+    model = narrow_head(graph(), [1, 2, 3])
+    breaker(model)
+    assert_refused(model, message)
 
 
 DECODER_BREAKERS: dict[str, tuple[Breaker, str]] = {

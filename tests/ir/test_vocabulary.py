@@ -15,10 +15,11 @@ from exporter.ir import interpreter, ops
 from exporter.ir.build import config_of, set_config
 from exporter.ir.spec import DOMAIN, OPSET, vocabulary
 from exporter.ir.verify import verify
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options, Subject
 from exporter.tensors import from_array
-from tests.fixtures.models import LLAMA3_SCALING, TinySpec, weights
+from tests.fixtures.models import ADAPTED_SPEC, LLAMA3_SCALING, TinySpec, weights
 from tests.ir.graphs import graph, node, token_ids
 
 SPEC = TinySpec(head_dim=32)
@@ -48,8 +49,8 @@ def test_a_body_uses_only_standard_ops_and_all_of_its_operands(op: str) -> None:
     assert references == set(vocabulary()[op].attributes)
 
 
-def test_a_llama_uses_every_op() -> None:
-    assert {n.op_type for n in graph().graph} == set(vocabulary())
+def test_an_adapted_llama_with_some_tokens_uses_every_op() -> None:
+    assert {n.op_type for n in narrow_head(graph(ADAPTED_SPEC), [1, 2]).graph} == set(vocabulary())
 
 
 # --- Targets -----------------------------------------------------------------------------------------------------
@@ -93,9 +94,22 @@ def _rope(graph: ir.Graph, q: ir.Value) -> ir.Value:
     return ops.rope(graph, q, graph.inputs[1], graph.initializers["rope.inv_freq"], n_heads=4, name="extra")
 
 
+def _lora(graph: ir.Graph, h: ir.Value) -> ir.Value:
+    a, b = (graph.initializers[f"layers.0.attention.wo.adaptor.{kind}.weight"] for kind in ("A", "B"))
+    heads = graph.initializers["layers.0.attention.wq.weight"]
+    return ops.lora(graph, h, ops.linear(graph, h, heads, name="extra.up"), a, b, scale=1.5, name="extra")
+
+
 def _attention(graph: ir.Graph, q: ir.Value) -> ir.Value:
     """The queries as they were before they were rotated."""
     return q.producer().inputs[0]
+
+
+def _scatter_logits(graph: ir.Graph, h: ir.Value) -> ir.Value:
+    """The columns in reverse order."""
+    width = int(h.shape[-1])
+    columns = ops.initializer(graph, from_array("extra.columns", np.arange(width)[::-1].copy()))
+    return ops.scatter_logits(graph, h, columns, vocab_size=width, name="extra")
 
 
 UNUSUAL: dict[str, tuple[str, Callable[[ir.Graph, ir.Value], ir.Value]]] = {
@@ -105,9 +119,15 @@ UNUSUAL: dict[str, tuple[str, Callable[[ir.Graph, ir.Value], ir.Value]]] = {
     "Rope": ("layers.1.attention", _rope),
     "Attention": ("layers.1.attention", _attention),
     "SwiGLU": ("logits", lambda graph, h: ops.swiglu(graph, h, h, name="extra")),
+    "Hadamard": ("logits", lambda graph, h: ops.hadamard(graph, h, name="extra")),
+    "LoRA": ("logits", _lora),
     "Residual": ("logits", lambda graph, h: ops.residual(graph, h, h, name="extra")),
+    "ScatterLogits": ("logits", _scatter_logits),
 }
 """Op -> a node, and what to put before it to have the op where no Llama has it. The graph stays valid."""
+
+BASES = {"LoRA": TinySpec(lora_rank=4, lora_scale=1.5)}
+"""Op -> a model that has it, where a configuration without it would contradict the graph."""
 
 
 @pytest.mark.parametrize("target", targets.REGISTRY)
@@ -120,7 +140,7 @@ def test_every_target_lowers_a_llama(target: str, spec: TinySpec, source: Source
 
 @pytest.mark.parametrize("op", vocabulary())
 def test_an_op_in_an_unusual_place_is_a_valid_graph_of_another_function(op: str) -> None:
-    plain, extended = graph(), graph()
+    plain, extended = graph(BASES.get(op)), graph(BASES.get(op))
     insert(extended, *UNUSUAL[op])
     verify(extended)
     ids = token_ids(TinySpec().vocab_size)
@@ -130,7 +150,7 @@ def test_an_op_in_an_unusual_place_is_a_valid_graph_of_another_function(op: str)
 @pytest.mark.parametrize("target", targets.REGISTRY)
 @pytest.mark.parametrize("op", vocabulary())
 def test_every_target_lowers_an_op_or_refuses_it(op: str, target: str, source: Source) -> None:
-    model = graph(SPEC)
+    model = graph(BASES.get(op, SPEC).replace(head_dim=SPEC.head_dim))
     insert(model, *UNUSUAL[op])
     try:
         plan(target, source, model)
@@ -140,7 +160,7 @@ def test_every_target_lowers_an_op_or_refuses_it(op: str, target: str, source: S
 
 @pytest.mark.parametrize("op", vocabulary())
 def test_llama_cpp_computes_one_network_only(op: str, source: Source) -> None:
-    model = graph()
+    model = graph(BASES.get(op))
     insert(model, *UNUSUAL[op])
     with pytest.raises(TargetError, match=r"llama\.cpp cannot compute this graph"):
         plan("gguf", source, model)

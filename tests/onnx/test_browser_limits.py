@@ -10,6 +10,7 @@ import pytest
 
 from exporter.errors import TargetError
 from exporter.ir.build import build
+from exporter.prune_guard.vocabulary import narrow_head
 from exporter.quant.apply import apply_recipe
 from exporter.targets.onnx import browser
 from exporter.targets.onnx.capabilities import QUANTS
@@ -99,8 +100,9 @@ def test_an_operator_that_browsers_lack_is_named() -> None:
 
 
 def test_the_operators_are_those_that_the_variants_use() -> None:
-    """Each is run in Chromium by ``tests/javascript``, which exports every variant of a tied model."""
-    used = {
+    """Each is run in Chromium by ``tests/javascript``: every variant of a tied model, and a head with some tokens."""
+    narrowed = lower(narrow_head(graph(SPEC), [1, 2, 3]), QUANTS["f32"].activations)
+    used = {(n.domain, n.op_type) for n in narrowed.model.graph} | {
         (n.domain, n.op_type)
         for quant in QUANTS
         for tied in (False, True)

@@ -38,6 +38,12 @@ class _Params(ctypes.Structure):
     )
 
 
+class _Importance(ctypes.Structure):
+    """``struct llama_model_imatrix_data``; an array of them ends with one without a name."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.POINTER(ctypes.c_float)), ("size", ctypes.c_size_t))
+
+
 def why_unavailable() -> str | None:
     """The reason to skip a test that needs this oracle, if there is one."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
@@ -47,17 +53,33 @@ def why_unavailable() -> str | None:
     return None
 
 
-def quantize(source: Path, target: Path, ftype: int, *, pure: bool = False) -> None:
+def quantize(source: Path, target: Path, ftype: int, *, pure: bool = False, imatrix: Path | None = None) -> None:
     """Write ``source`` as ``target`` with llama.cpp's file type ``ftype`` (``enum llama_ftype``).
 
-    ``pure`` gives every tensor the file type's own type instead of llama-quantize's mixture.
+    ``pure`` gives every tensor the file type's own type instead of llama-quantize's mixture. ``imatrix`` is an
+    importance matrix as GGUF.
     """
-    arguments = [sys.executable, __file__, str(source), str(target), str(ftype), str(int(pure))]
+    arguments = [sys.executable, __file__, str(source), str(target), str(ftype), str(int(pure)), str(imatrix or "")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"llama-quantize failed:\n{done.stdout}{done.stderr}"
 
 
-def _main(source: str, target: str, ftype: str, pure: str) -> int:
+def _importances(path: str) -> ctypes.Array[_Importance]:
+    """As llama-quantize's own command reads them: sums divided by counts (``tools/quantize/quantize.cpp``)."""
+    import gguf
+    import numpy as np
+
+    stored = {t.name: np.array(t.data, np.float32).reshape(-1) for t in gguf.GGUFReader(path).tensors}
+    names = [name.removesuffix(".in_sum2") for name in stored if name.endswith(".in_sum2")]
+    entries = (_Importance * (len(names) + 1))()
+    for entry, name in zip(entries, names, strict=False):
+        values = stored[f"{name}.in_sum2"] / stored[f"{name}.counts"][0]
+        entry.name, entry.size = name.encode(), len(values)
+        entry.data = (ctypes.c_float * len(values))(*values.tolist())
+    return entries
+
+
+def _main(source: str, target: str, ftype: str, pure: str, imatrix: str) -> int:
     for name in ("libggml-base.so", "libggml.v0.5.0.so"):
         ctypes.CDLL(str(LIBRARIES / name), mode=ctypes.RTLD_GLOBAL)
     llama = ctypes.CDLL(str(LIBRARIES / "libllama.v0.5.0.so"))
@@ -69,6 +91,9 @@ def _main(source: str, target: str, ftype: str, pure: str) -> int:
     defaults = (params.nthread, params.ftype, params.quantize_output_tensor, params.pure, params.imatrix)
     assert defaults == (0, FTYPE_Q8_0, True, False, None), f"another struct layout: {defaults}"
     params.nthread, params.ftype, params.pure = 1, int(ftype), pure == "1"
+    if imatrix:
+        importances = _importances(imatrix)
+        params.imatrix = ctypes.cast(importances, ctypes.c_void_p)
     return int(llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)))
 
 

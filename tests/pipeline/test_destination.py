@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import pipeline
+from exporter import interrupts, pipeline
 from exporter.artifact import MANIFEST, sha256_file, staging
 from exporter.targets.gguf import plan
 from tests.fixtures.models import META_SPEC, write_huggingface
@@ -259,7 +259,9 @@ class TestInterrupted:
         assert "does not fit into float16" in outcome.error["error"]
         assert snapshot(tmp_path) == before
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+    @pytest.mark.parametrize(
+        ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+    )
     @pytest.mark.parametrize("existing", [False, True], ids=["new", "existing"])
     def test_a_signal_while_writing(
         self, existing: bool, number: signal.Signals, code: int, big: Path, tmp_path: Path
@@ -278,7 +280,7 @@ class TestInterrupted:
         assert child.returncode == code, said
         assert "Traceback" not in said
         assert snapshot(tmp_path) == before
-        if number == signal.SIGINT:
+        if number != signal.SIGKILL:
             assert said.splitlines()[-1] == "interrupted: nothing was changed"
             assert not list(tmp_path.rglob("*.staging"))
         assert process(*arguments).code == 0
@@ -294,23 +296,27 @@ def _is_writing(folder: Path) -> bool:
         return False
 
 
-def test_an_interrupt_between_the_renames_comes_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_between_the_renames_comes_too_late(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     original = Path.replace
 
     def interrupted(self: Path, target: Path) -> Path:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return original(self, target)
 
-    with staging(out) as stage:
+    with interrupts.raised(), staging(out) as stage:
         stage.write_text("a.txt", "a")
         stage.write_text(MANIFEST, "{}")
         monkeypatch.setattr(Path, "replace", interrupted)
         stage.commit()
     assert sorted(p.name for p in out.iterdir()) == ["a.txt", MANIFEST]
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    with interrupts.raised(), pytest.raises(KeyboardInterrupt) as late:
+        signal.raise_signal(number)
+    assert interrupts.exit_code(late.value) == 128 + number
 
 
 def test_hashing_stops_when_it_is_told_to(tmp_path: Path) -> None:

@@ -15,14 +15,28 @@ from exporter.errors import GraphError
 from exporter.ir import interpreter
 from exporter.ir.build import build, config_of
 from exporter.ir.verify import verify
-from exporter.ir.weights import float_rows, is_quantized, quantized_parts
+from exporter.ir.weights import float_rows, is_quantized, quantized_parts, quantized_weights
 from exporter.quant import rounding
 from exporter.quant.apply import ApplyRecipe, apply_recipe, roles
 from exporter.quant.blocks import quantize_tensor
 from exporter.quant.energy import LazyImportance
-from exporter.quant.schemes import EMBEDDING, HEAD, INT4, INT8, LINEAR, NORM, PORTABLE_RECIPES, Recipe, Scheme
-from exporter.tensors import Array, RowTensor, from_array
+from exporter.quant.schemes import (
+    EMBEDDING,
+    HEAD,
+    INT4,
+    INT8,
+    INT8_ROWS,
+    LINEAR,
+    NORM,
+    PORTABLE_RECIPES,
+    Recipe,
+    Rule,
+    Scheme,
+)
+from exporter.tensors import Array, QuantizedRows, RowTensor, dequantized, from_array
 from tests.fixtures.models import TinySpec
+from tests.fixtures.prequantized import SPECS as PREQUANTIZED
+from tests.fixtures.prequantized import stored_tensors
 from tests.ir.graphs import graph, node, tensors, token_ids, weight_values
 from tests.quant.oracle import decode, ones, uniform
 
@@ -269,3 +283,55 @@ def test_a_pass_says_whether_it_changed_anything() -> None:
     assert ApplyRecipe(PORTABLE_RECIPES["int4"])(graph()).modified
     empty = ApplyRecipe(Recipe("nothing", ()))(graph())
     assert not empty.modified
+
+
+# --- Weights that are quantized already --------------------------------------------------------------------------
+
+ROWS_AND_GROUPS = Recipe("as Meta's", (Rule(frozenset({EMBEDDING, HEAD}), INT8_ROWS), Rule(frozenset({LINEAR}), INT4)))
+
+
+def quantized_by_somebody(spec: TinySpec) -> ir.Model:
+    found = {name: from_array(name, array) for name, array in stored_tensors(spec).items()}
+    for name in [name for name in found if name.endswith(".scales")]:
+        weight, scales = found[name.replace(".scales", ".weight")], found.pop(name)
+        dtype = ir.DataType.INT8 if scales.dims[1] == 1 else ir.DataType.INT4
+        ints = RowTensor(str(weight.name), dtype, weight.dims, weight.read)
+        parts = QuantizedRows(ints, scales, weight.dims[1] // scales.dims[1])
+        found[str(weight.name)] = dequantized(str(weight.name), parts)
+    return build(spec.config, found)
+
+
+@pytest.fixture(params=PREQUANTIZED, ids=PREQUANTIZED)
+def prequantized(request: pytest.FixtureRequest) -> ir.Model:
+    return quantized_by_somebody(PREQUANTIZED[request.param])
+
+
+def test_integers_that_fit_the_recipe_stay(prequantized: ir.Model) -> None:
+    before = {str(w.name): quantized_parts(w)[:2] for w in quantized_weights(prequantized)}
+    after = apply_recipe(prequantized, ROWS_AND_GROUPS)
+    for weight in quantized_weights(after):
+        assert quantized_parts(weight)[:2] == before.pop(str(weight.name))
+    assert not before
+
+
+@pytest.mark.parametrize("dtype", [ir.DataType.FLOAT, ir.DataType.BFLOAT16])
+def test_a_recipe_of_floats_decodes_them(dtype: ir.DataType, prequantized: ir.Model) -> None:
+    expected, wires = decoded(prequantized), wiring(prequantized)
+    names = [str(weight.name) for weight in quantized_weights(prequantized)]
+    recipe = Recipe("floats", (Rule(frozenset({EMBEDDING, HEAD, LINEAR, NORM}), dtype),))
+    after = apply_recipe(prequantized, recipe)
+    verify(after)
+    assert not quantized_weights(after)
+    assert wiring(after) == wires
+    found = decoded(after)
+    assert set(found) == set(expected)
+    for name in names:
+        assert np.array_equal(found[name], expected[name].astype(dtype.numpy()).astype(np.float32)), name
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int4"])
+def test_others_are_never_chosen(recipe: str, prequantized: ir.Model) -> None:
+    with pytest.raises(GraphError, match="is quantized already") as caught:
+        apply_recipe(prequantized, PORTABLE_RECIPES[recipe])
+    assert caught.value.found == "8 bits, one scale a row"
+    assert caught.value.hint

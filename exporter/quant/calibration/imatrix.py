@@ -26,7 +26,10 @@ SUMS, COUNTS = ".in_sum2", ".counts"
 
 
 def sums(energy: Floats, n_tokens: int) -> Floats:
-    """Float32 sums that give the energies back, bit for bit, when they are divided by the number of tokens."""
+    """Float32 sums that give energies back, bit for bit, when they are divided by the number of tokens.
+
+    There are such sums if the energies were made by such a division.
+    """
     count = np.float32(n_tokens)
     nearest = energy * count
     for candidate in (np.nextafter(nearest, np.float32(0)), np.nextafter(nearest, np.float32(np.inf))):
@@ -34,17 +37,20 @@ def sums(energy: Floats, n_tokens: int) -> Floats:
     return nearest
 
 
-def write(path: Path, energies: Mapping[str, Floats], origin: Origin, n_layers: int) -> None:
+def write(path: Path, energies: Mapping[str, Floats], origin: Origin) -> None:
     """Write an importance matrix that ``llama-quantize --imatrix`` reads."""
-    names = name_map("canonical", "gguf", n_layers)
+    layers = [int(name.split(".")[1]) for name in energies if name.startswith("layers.")]
+    names = name_map("canonical", "gguf", max(layers, default=-1) + 1)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("imatrix")
     writer.add_array("imatrix.datasets", [origin.text])
-    writer.add_uint32("imatrix.chunk_count", origin.n_tokens // origin.window)
+    # An imported matrix tells no number of tokens: its energies are sums over one.
+    n_tokens = origin.n_tokens or 1
+    writer.add_uint32("imatrix.chunk_count", n_tokens // max(1, origin.window))
     writer.add_uint32("imatrix.chunk_size", origin.window)
     for name, energy in energies.items():
-        writer.add_tensor(names[name] + SUMS, sums(energy, origin.n_tokens)[None])
-        writer.add_tensor(names[name] + COUNTS, np.array([[origin.n_tokens]], np.float32))
+        writer.add_tensor(names[name] + SUMS, sums(energy, n_tokens)[None])
+        writer.add_tensor(names[name] + COUNTS, np.array([[n_tokens]], np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

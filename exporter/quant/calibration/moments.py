@@ -12,6 +12,7 @@ Source of the idea: Li et al. 2025 (GPTAQ, arXiv 2504.02692).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -56,11 +57,18 @@ class Moments:
         term = gram(lost, x)
         self.residual[name] = self.residual[name] + term if name in self.residual else term
 
+    @cached_property
+    def _ridged(self) -> torch.Tensor:
+        """The Cholesky factor that targets are solved with; of the moments as they are when the first is asked for."""
+        ridged = self.hessian.clone()
+        ridged.diagonal().add_(TRUST * float(self.hessian.diagonal().mean()))
+        return torch.linalg.cholesky(ridged)
+
     def target(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The weight that makes up best for what earlier layers have lost, float32 ``[out, in]``."""
+        if not bool(self.hessian.any()):
+            return weight
         wanted = weight @ self.lost
         if name in self.residual:
             wanted += self.residual[name]
-        ridged = self.hessian.clone()
-        ridged.diagonal().add_(TRUST * float(self.hessian.diagonal().mean()))
-        return weight + torch.cholesky_solve(wanted.T, torch.linalg.cholesky(ridged)).T
+        return weight + torch.cholesky_solve(wanted.T, self._ridged).T

@@ -86,6 +86,7 @@ class Run:
         results: dict[str, npt.NDArray[Any]] = {}
         weights = {value: _in_memory(row_tensor(value)) for value in _weights(stage)}
         energy = self._advance(stage, self._full, weights, measured=source)
+        _require_finite(source.producer(), bool(np.isfinite(energy).all()))
         readers = [_weight(node) for node in self._stages[index + 1].linears]
         results |= {file.ENERGY + str(weight.name): energy for weight in readers}
         if (factor := _factor(source, energy, readers)) is not None:
@@ -119,7 +120,8 @@ class Run:
             if measured is not None:
                 squares = values[measured].square().sum(dim=(0, 1), dtype=torch.float64)
                 total = squares if not len(total) else total + squares
-        mean: Floats = (total / self._windows.size).to(torch.float32).numpy()
+        # A float32 sum divided by a float32 count, as llama-quantize will divide what ``imatrix`` writes.
+        mean: Floats = total.to(torch.float32).numpy() / np.float32(self._windows.size)
         return mean
 
     def _round(self, stage: Stage, weights: dict[ir.Value, RowTensor], scheme: Scheme) -> dict[str, npt.NDArray[Any]]:
@@ -215,11 +217,15 @@ def _factor(source: ir.Value, energy: Floats, readers: Sequence[ir.Value]) -> Fl
 
 
 def _finite(node: ir.Node, output: torch.Tensor) -> None:
-    # A sum is finite if all its terms are, and the other way round but for overflow, which float64 does not know.
-    if not bool(torch.isfinite(output.sum(dtype=torch.float64))):
+    # A float64 sum of float32 numbers is finite if all of them are.
+    _require_finite(node, bool(torch.isfinite(output.sum(dtype=torch.float64))))
+
+
+def _require_finite(node: ir.Node | None, finite: bool) -> None:
+    if not finite:
         raise CalibrationError(
-            f"the output of {node.name} is not finite",
-            expected="finite activations",
+            f"the output of {None if node is None else node.name} is not finite",
+            expected="activations whose squares float32 holds",
             found="NaN or infinity",
-            hint="the weights are damaged or the model overflows float32: try another checkpoint",
+            hint="the weights are damaged or training diverged: try another checkpoint",
         )

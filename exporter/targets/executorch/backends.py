@@ -32,8 +32,6 @@ class Backend(Row):
         return ("wheel", *self.phones) if self.runs_here else self.phones
 
 
-_NO_LOWERING = "a lowering in exporter.targets.executorch, which is not there yet"
-
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
@@ -46,11 +44,11 @@ BACKENDS: dict[str, Backend] = {
             phones=("ios", "android"),
         ),
         Backend(
-            "coreml", "Neural Engine, GPU and CPU of Apple's devices", runs_here=False, missing=_NO_LOWERING,
+            "coreml", "Neural Engine, GPU and CPU of Apple's devices", runs_here=False, quants=tuple(ROWS["coreml"]),
             delegate="CoreMLBackend", phones=("ios",),
         ),
         Backend(
-            "vulkan", "GPUs of Android phones", runs_here=False, missing=_NO_LOWERING,
+            "vulkan", "GPUs of Android phones", runs_here=False, quants=tuple(ROWS["vulkan"]),
             delegate="VulkanBackend", phones=("android-vulkan",),
         ),
         Backend(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import onnx_ir as ir
 
@@ -25,6 +26,7 @@ from exporter.quant.schemes import (
     Rule,
 )
 from exporter.targets.base import Quant
+from exporter.targets.half import MAX_HALF, RESIDUAL_HEADROOM
 
 INT4_RECIPE = Recipe(
     "int4, rows of int8",
@@ -46,11 +48,13 @@ class ExecuTorchQuant(Quant):
         rounds: Whether activations are rounded to 8 bits where 8-bit matrices multiply many tokens; where 4-bit ones
             do they always are, and where the head does they never are.
         backend: Of :data:`exporter.targets.executorch.backends.BACKENDS`.
+        half: Whether it computes in float16, the residual stream included.
     """
 
     recipe: Recipe = PORTABLE_RECIPES["f32"]
     rounds: bool = True
     backend: str = "xnnpack"
+    half: bool = False
 
 
 QUANTS: dict[str, ExecuTorchQuant] = {
@@ -73,6 +77,15 @@ QUANTS: dict[str, ExecuTorchQuant] = {
 
 
 _portable = partial(ExecuTorchQuant, backend="portable")
+_HALF: dict[str, Any] = {"half": True, "max_activation": MAX_HALF, "residual_headroom": RESIDUAL_HEADROOM}
+_coreml = partial(ExecuTorchQuant, backend="coreml")
+_vulkan = partial(ExecuTorchQuant, backend="vulkan")
+
+INT4_EVERYWHERE = Recipe(
+    "int4 everywhere",
+    (Rule(frozenset({NORM}), ir.DataType.FLOAT), Rule(frozenset({EMBEDDING, HEAD, LINEAR}), INT4)),
+)
+"""The portable 4-bit integers, in embedding and head as well: Vulkan has no kernel for 8-bit weights alone."""
 
 ROWS: dict[str, dict[str, ExecuTorchQuant]] = {
     "xnnpack": QUANTS,
@@ -81,7 +94,7 @@ ROWS: dict[str, dict[str, ExecuTorchQuant]] = {
         for quant in (
             _portable("f32", "float32, exact for every source", True, 1e-8, 0.0, 2e-4),
             _portable(
-                "bf16", "bfloat16 matrices, multiplied as such; norms and residuals float32", True, 1e-3, 2**-8,
+                "bf16", "bfloat16 matrices, multiplied as such; norms and residuals float32", True, 5e-3, 2**-8,
                 recipe=PORTABLE_RECIPES["bf16"],
             ),
             _portable(
@@ -94,12 +107,52 @@ ROWS: dict[str, dict[str, ExecuTorchQuant]] = {
             ),
         )
     },
+    "coreml": {
+        quant.name: quant
+        for quant in (
+            _coreml("f32", "float32, for CPU and GPU", True, 1e-8, 0.0, 2e-4),
+            _coreml(
+                "f16", "float16 throughout, for the Neural Engine too", True, 1e-3, 2**-10,
+                recipe=PORTABLE_RECIPES["f16"], **_HALF,
+            ),
+            _coreml(
+                "int8", "portable 8-bit integers, group 32, float16 arithmetic", True, 1e-3, 0.025,
+                recipe=PORTABLE_RECIPES["int8"], **_HALF,
+            ),
+            _coreml(
+                "int4", "portable 4-bit integers, group 32; embedding and head int8; float16 arithmetic", True,
+                1e-3, 0.4, recipe=PORTABLE_RECIPES["int4"], **_HALF,
+            ),
+        )
+    },
+    "vulkan": {
+        quant.name: quant
+        for quant in (
+            _vulkan("f32", "float32", True, 1e-8, 0.0, 2e-4),
+            _vulkan(
+                "f16", "float16 throughout", True, 1e-8, 2**-10, 2e-4, recipe=PORTABLE_RECIPES["f16"], **_HALF
+            ),
+            _vulkan(
+                "int4", "portable 4-bit integers, group 32, everywhere; float16 arithmetic", False, 1e-8, 0.4, 2e-4,
+                recipe=INT4_EVERYWHERE, **_HALF,
+            ),
+        )
+    },
 }  # fmt: skip
-"""Backend -> its rows."""
+"""Backend -> its rows. The gates of coreml and vulkan are on the graph before it is lowered, in torch: Core ML's
+float16 rows are float16 there, Vulkan's float32."""
 
 REFUSED: dict[tuple[str, str], str] = {
     ("portable", "int4"): "no kernel of every runtime multiplies 4-bit integers: torchao's "
     "(torchao::_linear_8bit_act_4bit_weight) is in the Swift package alone; take int8, or --backend xnnpack",
+    ("coreml", "bf16"): "Core ML has no bfloat16; take f16",
+    ("coreml", "int8w"): "take int8: it rounds no activation here",
+    ("vulkan", "bf16"): "Vulkan's delegate has no bfloat16; take f16",
+    (
+        "vulkan",
+        "int8",
+    ): "its delegate multiplies 8-bit weights only with activations of a fixed scale; take int4 or f16",
+    ("vulkan", "int8w"): "its delegate has no product of 8-bit weights alone; take int4 or f16",
     ("portable", "f16"): "float16 ends at 65504, which a Llama's residual stream may exceed; take bf16",
 }
 """Backend and row that one would look for -> why it is not there."""

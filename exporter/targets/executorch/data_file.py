@@ -11,9 +11,9 @@ from pathlib import Path
 
 from exporter.targets.base import Progress, WrittenFile
 from exporter.targets.executorch import wheel
-from exporter.targets.executorch.lower import Lowered
 from exporter.targets.executorch.program import SCALAR_TYPES
 from exporter.targets.executorch.segments import Segments, aligned, with_header
+from exporter.targets.executorch.walk import Lowered
 from exporter.targets.streaming import HashedFile
 
 HEADER = 48

@@ -16,7 +16,7 @@ from exporter.targets.executorch.subgraph import Shape
 from exporter.tensors import RowTensor
 
 if TYPE_CHECKING:
-    from exporter.targets.executorch.lower import Lowering
+    from exporter.targets.executorch.walk import Lowering
 
 Ordered = Callable[[RowTensor], RowTensor]
 """Puts the rows of a matrix, or of its scales, into the order in which the program wants them."""
@@ -69,8 +69,8 @@ class Engine(Protocol):
     def begin(self, program: Program) -> Section:
         """A new section."""
 
-    def product(self, low: Lowering, node: ir.Node, x: int, ordered: Ordered) -> int:
-        """``x`` times the transposed weight of a ``Linear``, in the current section.
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
+        """``x`` times a transposed weight, in the current section; ``head``: ``x`` is one token.
 
         Raises:
             TargetError: If the engine has no kernel for the weight's encoding.

@@ -38,6 +38,17 @@ def cache_bytes(config: ModelConfig) -> int:
     return 2 * 4 * config.n_layers * config.n_kv_heads * config.head_dim * config.max_seq_len
 
 
+def context_notes(config: ModelConfig, full: int) -> list[str]:
+    """What the user should hear of a cache that is smaller than the ``full`` number of positions."""
+    if config.max_seq_len == full:
+        return []
+    megabytes = cache_bytes(config) / 1e6
+    return [
+        f"the cache holds {config.max_seq_len} of the model's {full} positions and takes {megabytes:.0f} MB; "
+        "--max-seq-len asks for another number"
+    ]
+
+
 def render(subject: Subject) -> dict[str, str | bytes]:
     """Path below the output folder -> content."""
     tokenizer, length = subject.tokenizer, context_length(subject)

@@ -15,11 +15,10 @@ import onnx_ir as ir
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
 from exporter.targets.executorch.engine import Ordered
-from exporter.targets.executorch.lower import Lowering, operand, scales_shape
 from exporter.targets.executorch.program import CHAR, FLOAT, SCALAR_TYPE, Program, Tensor
 from exporter.targets.executorch.subgraph import TOKENS, Shape
+from exporter.targets.executorch.walk import Lowering, scales_shape
 from exporter.targets.executorch.weights import float_weight, int8_groups
-from exporter.tensors import RowTensor
 
 Operand = int | Tensor | Sequence[Tensor]
 
@@ -108,14 +107,13 @@ class Portable:
     def begin(self, program: Program) -> Kernels:
         return Kernels(program)
 
-    def product(self, low: Lowering, node: ir.Node, x: int, ordered: Ordered) -> int:
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
         graph = low.section.graph
         assert isinstance(graph, Kernels)
-        weight = operand(node, 1)
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):
-            rows: RowTensor = ordered(row_tensor(weight))
+            rows = ordered(row_tensor(weight))
             (matrix,) = low.stored(float_weight(name, rows, rows.dtype), [shape], [SCALAR_TYPE[rows.dtype]])
             return graph.linear(x, matrix)
         ints, scales, block = quantized_parts(weight)

@@ -13,9 +13,9 @@ from typing import Any
 
 from exporter.targets.base import Progress, WrittenFile
 from exporter.targets.executorch import wheel
-from exporter.targets.executorch.lower import Lowered
 from exporter.targets.executorch.program import Constants, constant_methods
 from exporter.targets.executorch.segments import Segments, aligned, with_header
+from exporter.targets.executorch.walk import Lowered
 from exporter.targets.streaming import HashedFile
 
 HEADER = 32
@@ -31,7 +31,7 @@ class Layout:
         split: Whether the model's weights lie in another file.
 
     Attributes:
-        head: The file up to its first segment of weights, delegates included.
+        head: The file up to its first delegate.
         nbytes: Size of the file.
     """
 
@@ -40,7 +40,7 @@ class Layout:
         self._methods = methods
         self._constants = lowered.own_constants if split else lowered.constants
         self._external = lowered.constants if split else []
-        self._delegates = [call.graph.serialized() for call in lowered.program.calls]
+        self._delegates = [call.delegate.serialized() for call in lowered.program.calls]
         self._segments = Segments(
             lowered.own_weights if split else lowered.weights, sum(aligned(len(data)) for data in self._delegates)
         )
@@ -53,16 +53,11 @@ class Layout:
             number.to_bytes(width, "little")
             for number, width in ((HEADER, 4), (size, 8), (aligned(size), 8), (self._segments.end, 8))
         )
-        delegates = b"".join(data.ljust(aligned(len(data)), b"\0") for data in self._delegates)
-        return with_header(flatbuffer, header) + delegates
-
-    @property
-    def _base(self) -> int:
-        return len(self.head) - sum(aligned(len(data)) for data in self._delegates)
+        return with_header(flatbuffer, header)
 
     @property
     def nbytes(self) -> int:
-        return self._base + self._segments.end
+        return len(self.head) + self._segments.end
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -73,10 +68,14 @@ class Layout:
             segments.append({"offset": at, "size": len(data)})
             at += aligned(len(data))
         blobs, offsets = list(self._segments.blobs), self._segments.offsets
-        begin = min(offsets[key] for key in self._constants)
-        end = max(offsets[blob.key] + blob.nbytes for blob in blobs if blob.key in self._constants)
-        constant_segment = len(segments)
-        segments.append({"offset": begin, "size": end - begin})
+        constant_segment: dict[str, Any] = {"segment_index": 0, "offsets": []}
+        if self._constants:
+            begin = min(offsets[key] for key in self._constants)
+            end = max(offsets[blob.key] + blob.nbytes for blob in blobs if blob.key in self._constants)
+            # Number 0 stands for tensors that are no constants.
+            places = [0, *(offsets[key] - begin for key in self._constants)]
+            constant_segment = {"segment_index": len(segments), "offsets": places}
+            segments.append({"offset": begin, "size": end - begin})
         named = []
         for blob in (blob for blob in blobs if blob.key in self._program.read_by_name):
             named.append({"key": blob.key, "segment_index": len(segments)})
@@ -88,11 +87,7 @@ class Layout:
             "constant_buffer": [],
             "backend_delegate_data": [],
             "segments": segments,
-            "constant_segment": {
-                "segment_index": constant_segment,
-                # Number 0 stands for tensors that are no constants.
-                "offsets": [0, *(offsets[key] - begin for key in self._constants)],
-            },
+            "constant_segment": constant_segment,
             "mutable_data_segments": [],
             "named_data": named,
         }
@@ -102,7 +97,10 @@ class Layout:
         file = HashedFile(path, progress)
         try:
             file.write(self.head)
-            self._segments.write(file, self._base, jobs)
+            for data in self._delegates:
+                file.write(data)
+                file.pad_to(len(self.head) + aligned(file.size - len(self.head)))
+            self._segments.write(file, len(self.head), jobs)
         finally:
             written = file.close(name)
         return written

@@ -2,190 +2,62 @@
 
 What is between two attentions is an engine's: one XNNPACK delegate, or calls of kernels. Outside remain the embedding,
 the rows of the rotary table, the cache and the attention itself, for which the LLM runner links kernels of its own
-(``llama::update_cache``, ``llama::custom_sdpa``). ``torch.export`` and XNNPACK's partitioner make twelve delegates a
-layer of the same model, and take a minute for two layers (measured with ExecuTorch 1.4.0).
+(``llama::update_cache``, ``llama::custom_sdpa``), as it does for SpinQuant's ``llama::fast_hadamard_transform``.
+``torch.export`` and XNNPACK's partitioner make twelve delegates a layer of the same model, and take a minute for two
+layers (measured with ExecuTorch 1.4.0).
 
 Activations are ``[tokens, width]`` everywhere but in the attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.errors import TargetError
 from exporter.ir import ops
-from exporter.ir.build import config_of
+from exporter.ir.build import KEPT_TOKENS, config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
-from exporter.rope import half_from_interleaved
-from exporter.targets.executorch.engine import Arithmetic, Engine, Section
+from exporter.targets.executorch.engine import Engine
 from exporter.targets.executorch.program import BYTE, CHAR, FLOAT, HALF, LONG, SCALAR_TYPE, Program, Tensor
-from exporter.targets.executorch.rotary import COS, SIN, rotary_tables
-from exporter.targets.executorch.subgraph import TOKENS, Constant, Shape
-from exporter.targets.executorch.weights import Weight, float_weight, int4_table, int8_groups
+from exporter.targets.executorch.rotary import rotary_tables, row_order
+from exporter.targets.executorch.subgraph import TOKENS
+from exporter.targets.executorch.walk import (
+    EPSILON,
+    GROUP_MULTIPLE,
+    HINT,
+    LORA_SCALE,
+    NO_LOGITS,
+    Lowered,
+    Lowering,
+    operand,
+    scales_shape,
+)
+from exporter.targets.executorch.weights import array, float_weight, int4_table, int8_groups
 from exporter.tensors import RowTensor, from_array, permute_rows
-
-EPSILON = "norm_eps"
-"""Name of the constant that the norms add."""
-_OWN = (EPSILON, COS, SIN)
-GROUP_MULTIPLE = 32
-"""XNNPACK's blockwise kernels take groups of a multiple of it (``xnn_define_blockwise_quantized_tensor_value``)."""
-HINT = "the ExecuTorch target lowers decoders as exporter.ir.build makes them"
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The result.
-
-    Attributes:
-        program: The method ``forward``, its subgraphs complete.
-        constants: Names of the blobs that are constants of the program, from number 1 on.
-        weights: Every weight, those first.
-        parameters: Canonical name -> decoded weight of every parameter that was lowered.
-    """
-
-    program: Program
-    constants: list[str]
-    weights: list[Weight]
-    parameters: dict[str, RowTensor]
-
-    @property
-    def own_constants(self) -> list[str]:
-        """The constants that are this program's and not the model's: they depend on its context."""
-        return [key for key in self.constants if key in _OWN]
-
-    @property
-    def own_weights(self) -> list[Weight]:
-        """Their blobs."""
-        return [weight for weight in self.weights if weight.blobs[0].key in _OWN]
-
-
-@dataclass(frozen=True)
-class _Made:
-    """Where a value of the graph is."""
-
-    section: Section
-    id: int
-
-
-@dataclass
-class Lowering:
-    """State of one walk.
-
-    Attributes:
-        model: The graph being lowered.
-        program: The program under construction.
-        context: Positions of the cache.
-        position: Value of the first token's position.
-        tokens: The input, int64 ``[1, tokens]``.
-        frequencies: What every ``Rope`` rotates by.
-        engine: What computes.
-        rotations: Cosines and sines of this call's positions, float32 ``[tokens, head_dim / 2]``.
-        values: Graph value -> where it is.
-    """
-
-    model: ir.Model
-    program: Program
-    context: int
-    position: int
-    tokens: Tensor
-    frequencies: ir.Value
-    engine: Engine
-    rotations: tuple[Tensor, ...] = ()
-    _section: Section | None = None
-    values: dict[ir.Value, _Made | Tensor] = field(default_factory=dict)
-    constants: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Weight] = field(default_factory=dict)
-    parameters: dict[str, RowTensor] = field(default_factory=dict)
-
-    @property
-    def section(self) -> Section:
-        """Where ops go."""
-        if self._section is None:
-            raise TargetError(
-                "the graph does not begin with an embedding", expected="Embedding", found="another op", hint=HINT
-            )
-        return self._section
-
-    def begin(self) -> None:
-        """Ops go into a new section from here on."""
-        self._section = self.engine.begin(self.program)
-
-    @property
-    def graph(self) -> Arithmetic:
-        return self.section.graph
-
-    def operand(self, value: ir.Value) -> int:
-        """The value in the current section, brought in from outside if it is not there."""
-        made = self.values[value]
-        if isinstance(made, _Made) and made.section is self.section:
-            return made.id
-        return self.brought(self.exported(value))
-
-    def brought(self, tensor: Tensor) -> int:
-        return self.section.brought(tensor)
-
-    def exported(self, value: ir.Value) -> Tensor:
-        """The value as a tensor of the program."""
-        made = self.values[value]
-        return made if isinstance(made, Tensor) else made.section.exported(made.id)
-
-    def define(self, value: ir.Value, id: int) -> None:
-        self.values[value] = _Made(self.section, id)
-
-    def weight(self, weight: Weight) -> tuple[Constant, ...]:
-        """The blobs of a weight; one that is there already, by its name, is shared."""
-        return self.weights.setdefault(weight.blobs[0].key, weight).blobs
-
-    def stored(self, weight: Weight, shapes: Sequence[Shape], dtypes: Sequence[int]) -> list[Tensor]:
-        """A weight as constants of the program: what its own kernels read, and what delegates do not pack.
-
-        XNNPACK's backend frees what it read under a name as soon as it has packed it; an addend or a factor is never
-        packed, so that its memory would be gone (measured with ExecuTorch 1.4.0: a crash).
-        """
-        found = []
-        # What follows the program's own blobs is for delegates.
-        for blob, shape, dtype in zip(self.weight(weight), shapes, dtypes, strict=False):
-            if blob.key not in self.constants:
-                self.constants[blob.key] = self.program.tensor(shape, dtype, name=blob.key)
-            found.append(self.constants[blob.key])
-        return found
-
-
-def operand(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    if value is None:
-        raise TargetError(
-            f"node {node.name} ({node.op_type}) lacks operand {index}", expected="a value", found="none", hint=HINT
-        )
-    return value
 
 
 def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
 
 
-def is_head(node: ir.Node) -> bool:
-    return node.op_type == "Linear" and node.outputs[0].is_graph_output()
+def _product(low: Lowering, weight: ir.Value, x: int, order: npt.NDArray[np.intp] | None, *, head: bool = False) -> int:
+    """``x`` times a transposed weight whose rows come in another order."""
+    low.parameters.setdefault(str(weight.name), float_rows(weight))
 
+    def ordered(rows: RowTensor) -> RowTensor:
+        return rows if order is None else permute_rows(rows, order)
 
-def scales_shape(scales: RowTensor) -> Shape:
-    """Of the scales of 8-bit integers, as kernels want them: one axis if there is one scale a row."""
-    return scales.dims if scales.dims[1] > 1 else scales.dims[:1]
+    return low.engine.product(low, weight, x, ordered, head=head)
 
 
 def _is_matrix(table: ir.Value) -> bool:
     """Whether an embedding is tied to a head."""
     return any(user.op_type == "Linear" for user, _ in table.uses())
-
-
-def is_table(weight: ir.Value) -> bool:
-    """Whether a matrix is tied to the embedding."""
-    return any(user.op_type == "Embedding" for user, _ in weight.uses())
 
 
 def _embedding(low: Lowering, node: ir.Node) -> None:
@@ -232,7 +104,7 @@ def _rms_norm(low: Lowering, node: ir.Node) -> None:
     source, weight = operand(node, 0), operand(node, 1)
     gain = low.parameters.setdefault(str(weight.name), float_rows(weight))
     width = gain.n_rows
-    if any(is_head(reader) for reader in _readers(node)):
+    if any(ops.is_head(reader) for reader in _readers(node)):
         # Only the last token's logits are asked for, and the head is the largest matrix.
         last = low.program.tensor((width,))
         axis, at = low.program.integer(0), low.program.integer(-1)
@@ -252,24 +124,16 @@ def _rms_norm(low: Lowering, node: ir.Node) -> None:
 
 def _linear(low: Lowering, node: ir.Node) -> None:
     x, weight = low.operand(operand(node, 0)), operand(node, 1)
-    name = str(weight.name)
-    shape = low.parameters.setdefault(name, float_rows(weight)).dims
-    ropes = [reader for reader in _readers(node) if reader.op_type == "Rope"]
-    # XNNPACK cannot take every other column: the rows of a head come in halves, and so do its columns.
-    order = half_from_interleaved(heads := ops.attribute(ropes[0], "n_heads"), shape[0] // heads) if ropes else None
-
-    def ordered(rows: RowTensor) -> RowTensor:
-        return rows if order is None else permute_rows(rows, order)
-
-    low.define(node.outputs[0], low.engine.product(low, node, x, ordered))
-    if is_head(node):
+    order = row_order(node, float_rows(weight).n_rows)
+    low.define(node.outputs[0], _product(low, weight, x, order, head=ops.is_head(node)))
+    if node.outputs[0].is_graph_output():
         low.program.output(low.exported(node.outputs[0]))
 
 
 def _rope(low: Lowering, node: ir.Node) -> None:
     source = operand(node, 0)
     producer = source.producer()
-    if producer is None or producer.op_type != "Linear" or len(_readers(producer)) != 1:
+    if producer is None or producer.op_type not in ("Linear", "LoRA") or len(_readers(producer)) != 1:
         raise TargetError(
             f"node {node.name} (Rope) must follow a projection",
             expected="a Linear that nobody else reads",
@@ -321,9 +185,68 @@ def _swiglu(low: Lowering, node: ir.Node) -> None:
     low.define(node.outputs[0], low.graph.multiply(silu, up))
 
 
+def _hadamard(low: Lowering, node: ir.Node) -> None:
+    source = operand(node, 0)
+    producer = source.producer()
+    if producer is None or producer.op_type != "SwiGLU":
+        raise TargetError(
+            f"node {node.name} (Hadamard) must follow the feed-forward layer's gate",
+            expected="SwiGLU",
+            found=producer.op_type if producer is not None else "an input",
+            hint=HINT,
+        )
+    # The runner has a kernel: two matrix products inside the delegate would cost twice as much (docs/executorch.md).
+    x = low.exported(source)
+    y = low.program.tensor(x.shape)
+    low.program.kernel("llama::fast_hadamard_transform", "out", [x], y)
+    low.begin()
+    low.define(node.outputs[0], low.brought(y))
+
+
+def _lora(low: Lowering, node: ir.Node) -> None:
+    y, x, a, b = (operand(node, i) for i in range(4))
+    producer = y.producer()
+    if producer is None or producer.op_type != "Linear" or producer.inputs[0] is not x or len(_readers(producer)) != 1:
+        raise TargetError(
+            f"node {node.name} (LoRA) must be beside a projection",
+            expected="a Linear of the same input that nobody else reads",
+            found=producer.op_type if producer is not None else "an input",
+            hint=HINT,
+        )
+    factor = from_array(LORA_SCALE, np.array([ops.attribute(node, "scale")], np.float32))
+    (scale,) = low.stored(float_weight(LORA_SCALE, factor), [(1,)], [FLOAT])
+    # Neither rounded nor folded into a matrix: both are Meta's own numbers. The scale meets the narrow side.
+    narrow = low.graph.multiply(_product(low, a, low.operand(x), None), low.brought(scale))
+    wide = _product(low, b, narrow, row_order(node, low.graph.shape(low.operand(y))[1]))
+    low.define(node.outputs[0], low.graph.add(low.operand(y), wide))
+
+
 def _residual(low: Lowering, node: ir.Node) -> None:
     x, y = (low.operand(operand(node, i)) for i in range(2))
     low.define(node.outputs[0], low.graph.add(x, y))
+
+
+def _scatter_logits(low: Lowering, node: ir.Node) -> None:
+    """The logits of the kept tokens into a row of minus infinity: the runner wants one for every token."""
+    scores = operand(node, 0)
+    producer = scores.producer()
+    if producer is None or producer.op_type != "Linear" or not node.outputs[0].is_graph_output():
+        raise TargetError(
+            f"node {node.name} (ScatterLogits) must be the end of the graph",
+            expected="the logits of a head",
+            found=producer.op_type if producer is not None else "an input",
+            hint=HINT,
+        )
+    tokens = row_tensor(operand(node, 1))
+    vocab_size = ops.attribute(node, "vocab_size")
+    columns = tokens.rows(0, tokens.n_rows)
+    nothing = np.full(vocab_size, -np.inf, np.float32)
+    (index,) = low.stored(array(KEPT_TOKENS, columns), [(1, tokens.n_rows)], [LONG])
+    (empty,) = low.stored(array(NO_LOGITS, nothing), [(1, vocab_size)], [FLOAT])
+    program, logits = low.program, low.program.tensor((1, vocab_size))
+    axis = program.integer(1)
+    program.kernel("aten::scatter", "src_out", [empty, axis, index, low.exported(scores)], logits)
+    program.output(logits)
 
 
 RULES: dict[str, Callable[[Lowering, ir.Node], None]] = {
@@ -333,7 +256,10 @@ RULES: dict[str, Callable[[Lowering, ir.Node], None]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _hadamard,
+    "LoRA": _lora,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers
 }
 """Op -> how it is lowered."""

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from exporter.ir.build import config_of, set_config
+from exporter.ir.weights import quantized_weights
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
@@ -23,6 +24,7 @@ from exporter.targets.executorch.lower import lower
 from exporter.targets.executorch.program import Constants
 from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.executorch.rotary import COS, SIN
+from exporter.targets.executorch.scales import fit_scales
 from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.targets.hf_files import model_config
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
@@ -59,7 +61,9 @@ class ExecuTorchPlan:
         config = config_of(subject.model)
         # Refused now rather than after the work.
         model_config(config, subject.tokenizer)
+        chosen = {str(weight.name) for weight in quantized_weights(subject.model)}
         self._model = apply_recipe(subject.model.clone(), quant.recipe, calibrated=subject.calibrated)
+        self._scales = fit_scales(self._model, chosen)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
         self._full_context = config.max_seq_len
@@ -101,14 +105,7 @@ class ExecuTorchPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        held = self._config.max_seq_len
-        if held == self._full_context:
-            return ()
-        megabytes = files.cache_bytes(self._config) / 1e6
-        return (
-            f"the cache holds {held} of the model's {self._full_context} positions and takes {megabytes:.0f} MB; "
-            "--max-seq-len asks for another number",
-        )
+        return [*self._scales.notes, *files.context_notes(self._config, self._full_context)]
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -119,8 +116,11 @@ class ExecuTorchPlan:
         ]
 
 
-def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:
-    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``)."""
+def constant_values(model: ir.Model, tokenizer: Tokenizer, *, dynamic: bool = True) -> Constants:
+    """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``).
+
+    Without ``dynamic`` it feeds a prompt token by token.
+    """
     config = config_of(model)
     known = {} if tokenizer.bos_id is None else {"get_bos_id": tokenizer.bos_id}
     return {
@@ -132,5 +132,5 @@ def constant_values(model: ir.Model, tokenizer: Tokenizer) -> Constants:
         "get_n_layers": config.n_layers,
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
-        "enable_dynamic_shape": True,
+        "enable_dynamic_shape": dynamic,
     }

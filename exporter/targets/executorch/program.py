@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import onnx_ir as ir
 
-from exporter.targets.executorch.subgraph import Shape, Subgraph
+from exporter.targets.executorch.subgraph import Shape
 
 BFLOAT16, FLOAT, HALF, LONG, CHAR, BYTE = 15, 6, 5, 4, 1, 0
 """``exir/scalar_type.py``."""
@@ -55,34 +55,58 @@ class Tensor:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class Call:
-    """An instruction that hands tensors to a delegate; its arguments are known when the subgraph is complete.
-
-    See :class:`exporter.targets.executorch.engine.Section`.
+class Delegate(Protocol):
+    """What a backend executes in one piece.
 
     Attributes:
-        program: That the instruction is in.
-        graph: What the delegate computes.
-        arguments: Value id in the subgraph -> tensor.
+        backend: The id that the backend registers under.
+        compile_specs: What it is told when it loads its piece.
     """
 
-    program: Program
-    graph: Subgraph
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def compile_specs(self) -> Mapping[str, bytes]: ...
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        """Numbers of what it reads, in the order of the call's arguments."""
+
+    @property
+    def outputs(self) -> Sequence[int]:
+        """Numbers of what it writes; they follow the inputs."""
+
+    @property
+    def constant_keys(self) -> Sequence[str]:
+        """Names of the blobs that it asks the program for."""
+
+    def serialized(self) -> bytes:
+        """The piece, as the backend reads it."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A delegate that its backend's own compiler has made. See :class:`Delegate`."""
+
+    backend: str
+    compile_specs: Mapping[str, bytes]
+    data: bytes
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    constant_keys: Sequence[str] = ()
+
+    def serialized(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True)
+class Call:
+    """An instruction that hands tensors to a delegate; its arguments are known when the delegate is complete."""
+
+    delegate: Delegate
     arguments: dict[int, Tensor] = field(default_factory=dict)
-    _inputs: dict[int, int] = field(default_factory=dict)
-
-    def brought(self, tensor: Tensor) -> int:
-        if tensor.value not in self._inputs:
-            value = self._inputs[tensor.value] = self.graph.input(tensor.shape)
-            self.arguments[value] = tensor
-        return self._inputs[tensor.value]
-
-    def exported(self, value: int) -> Tensor:
-        if value not in self.arguments:
-            self.arguments[value] = self.program.tensor(self.graph.shape(value))
-            self.graph.outputs.append(value)
-        return self.arguments[value]
+    """Number in the delegate -> tensor."""
 
 
 @dataclass
@@ -163,9 +187,9 @@ class Program:
         operator = self._operators.setdefault((name, overload), len(self._operators))
         self._instructions.append((operator, places))
 
-    def delegate(self) -> Call:
-        """Call a subgraph that has yet to be filled."""
-        call = Call(self, Subgraph(self.max_tokens))
+    def delegate(self, delegate: Delegate) -> Call:
+        """Call a delegate; what it takes and gives may follow."""
+        call = Call(delegate)
         self.calls.append(call)
         self._instructions.append(call)
         return call
@@ -183,7 +207,7 @@ class Program:
     @property
     def read_by_name(self) -> set[str]:
         """Keys of the blobs that delegates ask for."""
-        return {key for call in self.calls for key in call.graph.constant_keys}
+        return {key for call in self.calls for key in call.delegate.constant_keys}
 
     def to_document(self, delegate_segments: Sequence[int], stored: Sequence[str]) -> dict[str, Any]:
         """The ``ExecutionPlan`` table.
@@ -196,12 +220,12 @@ class Program:
         instructions = []
         for at, instruction in enumerate(self._instructions):
             if isinstance(instruction, Call):
-                graph = instruction.graph
-                for value in graph.inputs:
+                delegate = instruction.delegate
+                for value in delegate.inputs:
                     self._used(instruction.arguments[value], at, writes=False)
-                for value in graph.outputs:
+                for value in delegate.outputs:
                     self._used(instruction.arguments[value], at, writes=True)
-                places = [instruction.arguments[v].value for v in (*graph.inputs, *graph.outputs)]
+                places = [instruction.arguments[v].value for v in (*delegate.inputs, *delegate.outputs)]
                 call = {"delegate_index": self.calls.index(instruction), "args": places}
                 instructions.append({"instr_args_type": "DelegateCall", "instr_args": call})
             else:
@@ -219,8 +243,12 @@ class Program:
             "chains": [{"inputs": [], "outputs": [], "instructions": instructions}],
             "operators": [{"name": name, "overload": overload} for name, overload in self._operators],
             "delegates": [
-                {"id": "XnnpackBackend", "processed": {"location": "SEGMENT", "index": segment}, "compile_specs": []}
-                for segment in delegate_segments
+                {
+                    "id": call.delegate.backend,
+                    "processed": {"location": "SEGMENT", "index": segment},
+                    "compile_specs": [{"key": k, "value": list(v)} for k, v in call.delegate.compile_specs.items()],
+                }
+                for call, segment in zip(self.calls, delegate_segments, strict=True)
             ],
             # The first is the constants', whose size the runtime takes from elsewhere.
             "non_const_buffer_sizes": [0, size],

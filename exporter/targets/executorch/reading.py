@@ -21,7 +21,8 @@ from exporter.checkpoint.fields import Fields, read_json
 from exporter.checkpoint.huggingface import parse_config
 from exporter.config import ModelConfig
 from exporter.errors import CheckpointError
-from exporter.names import EMBEDDING, HEAD
+from exporter.ir.build import KEPT_TOKENS
+from exporter.names import EMBEDDING, HEAD, adaptor_names
 from exporter.quant.packing import unpack_4
 from exporter.rope import interleaved_from_half, inv_freq, rotary_rows
 from exporter.targets.executorch import wheel
@@ -35,7 +36,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "HALF": np.dtype(np.float16),
     "CHAR": np.dtype(np.int8),
     "BYTE": np.dtype(np.uint8),
+    "LONG": np.dtype(np.int64),
 }
+
+_FIRST = "layers.0.attention.wq.weight"
 
 _HEAD_BYTES = 40
 """The flatbuffer's first eight bytes and the header that is inserted there."""
@@ -80,6 +84,24 @@ class PteFile:
     def constant(self, name: str) -> int:
         """What a constant method returns."""
         return int(self.plans[name]["values"][0]["val"]["int_val"])
+
+    def constants(self, name: str) -> list[int]:
+        """All that a constant method returns, truth values as numbers."""
+        plan = self.plans[name]
+        values = [plan["values"][index]["val"] for index in plan["outputs"]]
+        return [int(value["int_val"] if "int_val" in value else value["bool_val"]) for value in values]
+
+    @property
+    def payloads(self) -> list[Array]:
+        """What each delegate reads, mapped."""
+        return [self.segment(delegate["processed"]["index"]) for delegate in self.forward["delegates"]]
+
+    @property
+    def kernel_calls(self) -> list[str]:
+        """What is called beside the delegates, one name a call."""
+        plan = self.forward
+        calls = (i["instr_args"] for i in plan["chains"][0]["instructions"] if i["instr_args_type"] == "KernelCall")
+        return [plan["operators"][call["op_index"]]["name"] for call in calls]
 
     def segment(self, index: int) -> Array:
         """Its bytes, mapped."""
@@ -178,6 +200,7 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
     table, *_, embedded = _embedding(file)
     vocab_size, dim = table["sizes"][0], embedded["sizes"][-1]
     matrices = {name: tensor.dims for name, tensor in _matrices(file)}
+    kept = file.tensors.get(KEPT_TOKENS)
     config = ModelConfig(
         dim=dim,
         n_layers=len(attentions),
@@ -191,6 +214,10 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
         rope_scaling=described.rope_scaling,
         max_seq_len=cache[1],
         tied_embeddings=HEAD not in matrices,
+        kept_tokens=None if kept is None else tuple(kept.reshape(-1).tolist()),
+        ffn_hadamard=_has_hadamard(file, len(attentions)),
+        lora_rank=matrices.get(adaptor_names(_FIRST)[0], [0])[0],
+        lora_scale=float(file.tensors.get("lora_scale", [0.0])[0]),
     )
     for name, function in ((COS, np.cos), (SIN, np.sin)):
         expected = rotary_rows(inv_freq(config), function, 0, config.max_seq_len)
@@ -199,6 +226,15 @@ def read_config(file: PteFile, folder: Path) -> ModelConfig:
                 f"{name} does not rotate as config.json says", found=f"rope_theta {config.rope_theta:g}"
             )
     return config
+
+
+def _has_hadamard(file: PteFile, n_layers: int) -> bool:
+    found = len(list(file.calls("llama::fast_hadamard_transform")))
+    if found not in (0, n_layers):
+        raise CheckpointError(
+            "some layers have a Hadamard transform and some have not", expected=f"0 or {n_layers}", found=found
+        )
+    return found > 0
 
 
 _EMBEDDINGS = (
@@ -234,13 +270,24 @@ def read_weights(file: PteFile, config: ModelConfig) -> dict[str, RowTensor]:
     }
     if f"{EMBEDDING}.ints" in file.tensors:
         found[EMBEDDING] = _table(file.tensors[f"{EMBEDDING}.ints"], file.tensors[f"{EMBEDDING}.scales"])
+    rotated = _rotated_heads(config)
     for name, tensor in _matrices(file):
         if name == EMBEDDING:
             found[name] = _same(found[name], tensor)
             continue
-        heads = {"wq": config.n_heads, "wk": config.n_kv_heads}.get(name.split(".")[-2])
+        heads = rotated.get(name)
         order = None if heads is None else interleaved_from_half(heads, config.head_dim)
         found[name] = tensor if order is None else permute_rows(tensor, order)
+    return found
+
+
+def _rotated_heads(config: ModelConfig) -> dict[str, int]:
+    """Canonical name -> heads of every weight whose rows are rotated, adaptors included."""
+    found: dict[str, int] = {}
+    for layer in range(config.n_layers):
+        for kind, heads in (("wq", config.n_heads), ("wk", config.n_kv_heads)):
+            name = f"layers.{layer}.attention.{kind}.weight"
+            found |= {name: heads, adaptor_names(name)[1]: heads}
     return found
 
 

@@ -1,11 +1,13 @@
-"""The table of rotations that the program holds: one row a position."""
+"""The rotations: the table that the program holds, one row a position, and the order of what it rotates."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from exporter.rope import rotary_rows
+from exporter.ir import ops
+from exporter.rope import half_from_interleaved, rotary_rows
 from exporter.targets.executorch.weights import Weight, float_weight
 from exporter.tensors import RowTensor
 
@@ -22,3 +24,17 @@ def rotary_tables(frequencies: RowTensor, context: int) -> tuple[Weight, Weight]
         return float_weight(name, rows)
 
     return table(COS, np.cos), table(SIN, np.sin)
+
+
+def row_order(node: ir.Node, n_rows: int) -> npt.NDArray[np.intp] | None:
+    """How the rows of a projection are ordered; ``None`` where they stay.
+
+    Backends cannot take every other column: the rows of a head that is rotated come in halves, and so do its columns.
+    """
+    for reader, _ in node.outputs[0].uses():
+        if reader.op_type == "Rope":
+            heads = ops.attribute(reader, "n_heads")
+            return half_from_interleaved(heads, n_rows // heads)
+        if reader.op_type == "LoRA":
+            return row_order(reader, n_rows)
+    return None

@@ -124,7 +124,7 @@ class ExecuTorch:
             self._worker,
             input=question.encode(),
             capture_output=True,
-            env=_environment(),
+            env=environment(),
             check=False,
         )
         if child.returncode != 0:
@@ -142,8 +142,8 @@ def _cause(returncode: int) -> str:
     return f"exit code {returncode}" if returncode > 0 else signal.Signals(-returncode).name
 
 
-def _environment() -> dict[str, str]:
-    """The child's variables. It must import this very package, also when it runs from a clone."""
+def environment() -> dict[str, str]:
+    """The variables of a child that runs programs. It must import this very package, also when it runs from a clone."""
     root = str(Path(exporter.__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # Threads that wait by spinning starve each other on a busy machine (measured: half the time of a decode step).

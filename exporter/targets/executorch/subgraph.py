@@ -6,9 +6,10 @@ that is what XNNPACK itself writes for the one dimension it infers (``xnn_define
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from exporter.targets.executorch import wheel
 
@@ -38,13 +39,16 @@ class Constant:
 
 @dataclass
 class Subgraph:
-    """A graph under construction.
+    """A graph under construction. See :class:`exporter.targets.executorch.program.Delegate`.
 
     Attributes:
         max_tokens: Upper bound of ``TOKENS``.
         inputs: Value ids that come from outside, in the order of the call's arguments.
         outputs: Value ids that go outside; they follow the inputs.
     """
+
+    backend: ClassVar[str] = "XnnpackBackend"
+    compile_specs: ClassVar[Mapping[str, bytes]] = MappingProxyType({})
 
     max_tokens: int
     inputs: list[int] = field(default_factory=list)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporter.targets.base import Backend, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
+from exporter.parity import Check
+from exporter.targets.base import Backend, Options, Plan, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.executorch import files as shared
 from exporter.targets.executorch import reading, runtime, variants, wheel
 from exporter.targets.executorch.backends import BACKENDS
 from exporter.targets.executorch.capabilities import ALIASES, QUANTS, ExecuTorchQuant
-from exporter.targets.executorch.plan import ExecuTorchPlan
+from exporter.targets.executorch.captured.plan import CapturedPlan
+from exporter.targets.executorch.plan import ENGINES, ExecuTorchPlan
 
 REMARKS = (
     f"ExecuTorch: the cache holds {shared.CONTEXT} positions unless more were asked for with `--max-seq-len`.",
@@ -46,8 +48,9 @@ class _ExecuTorch(Target):
             raise self.unknown(row)
         return variant.row()
 
-    def plan(self, subject: Subject, quant: str, options: Options) -> ExecuTorchPlan:
-        return ExecuTorchPlan(subject, self.quant(quant), options)
+    def plan(self, subject: Subject, quant: str, options: Options) -> Plan:
+        row = self.quant(quant)
+        return (ExecuTorchPlan if row.backend in ENGINES else CapturedPlan)(subject, row, options)
 
     def shared_files(
         self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]
@@ -71,6 +74,14 @@ class _ExecuTorch(Target):
 
     def require_runtime(self) -> None:
         wheel.require()
+
+    def not_run(self, quant: str) -> str:
+        backend = BACKENDS[self.quant(quant).backend]
+        return "" if backend.runs_here else f"{backend.delegate} does not run here, only on the {backend.devices}"
+
+    def inspect(self, plan: Plan, files: Sequence[Path]) -> Sequence[Check]:
+        assert isinstance(plan, CapturedPlan)
+        return plan.inspect(files)
 
     def load(self, files: Sequence[Path]) -> Runtime:
         return runtime.ExecuTorch(*files)

@@ -46,6 +46,11 @@ def float_weight(name: str, tensor: RowTensor, dtype: ir.DataType = ir.DataType.
     return Weight((Constant(name, int(dtype.itemsize * cast.size)),), tasks)
 
 
+def array(name: str, values: Array) -> Weight:
+    """A small array as it is."""
+    return Weight((Constant(name, values.nbytes),), (lambda: (values,),))
+
+
 def int8_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
     """``<name>.ints`` int8 ``[out, in]`` and ``<name>.scales`` float32 ``[out, in / group]``."""
     blobs = Constant(f"{name}.ints", int(ints.size)), Constant(f"{name}.scales", 4 * int(scales.size))

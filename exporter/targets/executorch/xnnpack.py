@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from exporter.errors import TargetError
 from exporter.ir.weights import is_quantized, quantized_parts, row_tensor
 from exporter.targets.executorch.engine import Ordered
-from exporter.targets.executorch.lower import GROUP_MULTIPLE, Lowering, is_head, is_table, operand
-from exporter.targets.executorch.program import Call, Program
+from exporter.targets.executorch.program import Call, Program, Tensor
 from exporter.targets.executorch.subgraph import Subgraph
+from exporter.targets.executorch.walk import GROUP_MULTIPLE, Lowering, is_table
 from exporter.targets.executorch.weights import float_weight, int4_groups, int4_table, int8_groups
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """A section: one delegate. See :class:`exporter.targets.executorch.engine.Section`."""
+
+    program: Program
+    call: Call
+    graph: Subgraph
+    _inputs: dict[int, int] = field(default_factory=dict)
+
+    def brought(self, tensor: Tensor) -> int:
+        if tensor.value not in self._inputs:
+            value = self._inputs[tensor.value] = self.graph.input(tensor.shape)
+            self.call.arguments[value] = tensor
+        return self._inputs[tensor.value]
+
+    def exported(self, value: int) -> Tensor:
+        if value not in self.call.arguments:
+            self.call.arguments[value] = self.program.tensor(self.graph.shape(value))
+            self.graph.outputs.append(value)
+        return self.call.arguments[value]
 
 
 @dataclass(frozen=True)
@@ -25,13 +47,13 @@ class Xnnpack:
 
     rounds: bool = True
 
-    def begin(self, program: Program) -> Call:
-        return program.delegate()
+    def begin(self, program: Program) -> Delegation:
+        graph = Subgraph(program.max_tokens)
+        return Delegation(program, program.delegate(graph), graph)
 
-    def product(self, low: Lowering, node: ir.Node, x: int, ordered: Ordered) -> int:
+    def product(self, low: Lowering, weight: ir.Value, x: int, ordered: Ordered, *, head: bool) -> int:
         graph = low.section.graph
         assert isinstance(graph, Subgraph)
-        weight = operand(node, 1)
         name = str(weight.name)
         shape = low.parameters[name].dims
         if not is_quantized(weight):
@@ -42,7 +64,7 @@ class Xnnpack:
         if ints.dtype == ir.DataType.INT8 and block == shape[1]:
             filter_ = graph.int8_rows(low.weight(int8_groups(name, *parts)), shape)
             # One token's head waits for its weights: rounding what they multiply would gain nothing.
-            x = graph.rounded(x) if self.rounds and not is_head(node) else x
+            x = graph.rounded(x) if self.rounds and not head else x
         elif ints.dtype == ir.DataType.INT4 and block % GROUP_MULTIPLE == 0:
             if is_table(weight):
                 packed, _, steps = low.weight(int4_table(name, *parts, shared=True))

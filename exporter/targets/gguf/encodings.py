@@ -14,6 +14,7 @@ import onnx_ir as ir
 from exporter.config import ModelConfig
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.targets.gguf import encode, types
+from exporter.targets.gguf.encode import Floats
 from exporter.targets.gguf.lower import LoweredTensor
 from exporter.targets.gguf.streams import EncodedTensor
 from exporter.tensors import Array, RowTensor
@@ -36,19 +37,22 @@ def graph_types(tensors: list[LoweredTensor]) -> dict[str, str]:
     return result
 
 
-def native_types(ftype: str, tensors: list[LoweredTensor], config: ModelConfig) -> dict[str, str]:
-    """GGUF name -> ggml type by llama-quantize's rules for a file type."""
+def native_types(
+    ftype: str, tensors: list[LoweredTensor], config: ModelConfig, calibrated: bool = False
+) -> dict[str, str]:
+    """GGUF name -> ggml type by llama-quantize's rules for a file type, with an importance matrix or without one."""
     return types.tensor_types(
         ftype,
         {t.name: t.shape for t in tensors},
         n_layers=config.n_layers,
         n_heads=config.n_heads,
         n_kv_heads=config.n_kv_heads,
+        calibrated=calibrated,
     )
 
 
-def encoded_tensor(tensor: LoweredTensor, type_name: str) -> EncodedTensor:
-    """Decide how one tensor's bytes are made."""
+def encoded_tensor(tensor: LoweredTensor, type_name: str, importance: Floats | None = None) -> EncodedTensor:
+    """Decide how one tensor's bytes are made; ``importance`` of its columns is for the file type's own quantizer."""
     rows = float_rows(tensor.weight)
     if rows.encoded is not None and rows.encoded.type_name == type_name:
         return _stream(tensor, type_name, rows, rows.encoded.read)
@@ -59,7 +63,7 @@ def encoded_tensor(tensor: LoweredTensor, type_name: str) -> EncodedTensor:
         pack = _PACK[type_name]
         return _stream(tensor, type_name, ints, lambda a, b: pack(ints.rows(a, b), scales.rows_f32(a, b)))
 
-    return _stream(tensor, type_name, rows, lambda a, b: encode.encode_rows(rows.rows(a, b), type_name))
+    return _stream(tensor, type_name, rows, lambda a, b: encode.encode_rows(rows.rows(a, b), type_name, importance))
 
 
 def _stream(
@@ -82,6 +86,8 @@ def decoded(tensor: EncodedTensor, shape: tuple[int, ...]) -> RowTensor:
     return RowTensor(tensor.name, ir.DataType.FLOAT, shape, read)
 
 
-def all_types(ftype: str, portable: bool, tensors: list[LoweredTensor], config: ModelConfig) -> Mapping[str, str]:
+def all_types(
+    ftype: str, portable: bool, tensors: list[LoweredTensor], config: ModelConfig, calibrated: bool = False
+) -> Mapping[str, str]:
     """GGUF name -> ggml type for a capability row."""
-    return graph_types(tensors) if portable else native_types(ftype, tensors, config)
+    return graph_types(tensors) if portable else native_types(ftype, tensors, config, calibrated)

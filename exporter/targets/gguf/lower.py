@@ -19,6 +19,7 @@ from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized
 from exporter.names import name_map
 from exporter.rope import freq_factors
+from exporter.targets.base import EXPORT_THE_ORIGINAL
 from exporter.tensors import RowTensor, from_array
 
 ROPE_FREQS = "rope_freqs.weight"
@@ -26,6 +27,13 @@ ROPE_FREQS = "rope_freqs.weight"
 
 
 _HINT = "llama.cpp computes one network, the same in every layer: rewrite the graph into it"
+
+
+_ADDED = {
+    "Hadamard": "architecture llama has no Hadamard transform",
+    "LoRA": "an adaptor would have to be a file of its own",
+}
+"""Ops of models that Meta quantized -> why a GGUF cannot hold them."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,10 @@ def _signature(model: ir.Model) -> Iterator[tuple[str, tuple[str | None, ...], t
 
 
 def _parameters(model: ir.Model) -> dict[str, ir.Value]:
-    """Canonical name -> weight operand, in the order of first use; rotary frequencies are no parameter."""
+    """Canonical name -> weight operand, in the order of first use; frequencies and lists of tokens are none."""
     found: dict[str, ir.Value] = {}
     for node in model.graph:
-        if node.op_type == "DequantizeLinear":
+        if node.op_type in ("DequantizeLinear", "ScatterLogits"):
             continue
         for value in node.inputs:
             if value is not None and (value.is_initializer() or is_quantized(value)):
@@ -79,6 +87,14 @@ def lower(model: ir.Model) -> list[LoweredTensor]:
     """
     verify(model)
     config = config_of(model)
+    for node in model.graph:
+        if node.op_type in _ADDED:
+            raise TargetError(
+                f"llama.cpp cannot compute this graph: {_ADDED[node.op_type]}",
+                expected="a Llama without it",
+                found=f"{node.op_type} ({node.name})",
+                hint=EXPORT_THE_ORIGINAL,
+            )
     parameters = _parameters(model)
     try:
         canonical = build(config, float_weights(model))

@@ -10,8 +10,10 @@ import json
 from exporter.tokenizer import Tokenizer
 
 
-def render(file_name: str, tokenizer: Tokenizer) -> str:
-    """The Modelfile for ``file_name``, which lies beside it."""
+def render(file_name: str, tokenizer: Tokenizer, *, greedy: bool) -> str:
+    """The Modelfile for ``file_name``, which lies beside it; ``greedy`` where only the best token may be said."""
     stops = [tokenizer.pieces[token_id] for token_id in tokenizer.stop_ids]
     lines = [f"FROM ./{file_name}", *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops)]
+    if greedy:
+        lines.append("PARAMETER temperature 0")
     return "\n".join(lines) + "\n"

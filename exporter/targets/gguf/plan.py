@@ -49,8 +49,11 @@ class GgufPlan:
         self._options = options
         self._lowered: list[LoweredTensor] = lower(subject.model)
         config = config_of(subject.model)
-        types = all_types(quant.ftype, quant.portable, self._lowered, config)
-        self._tensors: list[EncodedTensor] = [encoded_tensor(t, types[t.name]) for t in self._lowered]
+        energies = {} if subject.calibrated is None else subject.calibrated.energies
+        types = all_types(quant.ftype, quant.portable, self._lowered, config, calibrated=bool(energies))
+        self._tensors: list[EncodedTensor] = [
+            encoded_tensor(t, types[t.name], energies.get(t.canonical)) for t in self._lowered
+        ]
 
     @property
     def model(self) -> ir.Model:

@@ -6,11 +6,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from exporter.errors import TargetError
+from exporter.ir.build import config_of
+from exporter.ir.weights import quantized_weights
 from exporter.quant.apply import apply_recipe
 from exporter.quant.schemes import PORTABLE_RECIPES
-from exporter.targets.base import Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
+from exporter.targets.base import EXPORT_THE_ORIGINAL, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.gguf import llama_cpp, modelfile, runtime
 from exporter.targets.gguf.capabilities import QUANTS
+from exporter.targets.gguf.head import full_height
 from exporter.targets.gguf.plan import FOLDER, GgufPlan
 
 
@@ -29,14 +33,22 @@ class _Gguf(Target):
 
     def plan(self, subject: Subject, quant: str, options: Options) -> GgufPlan:
         row = QUANTS[self.quant(quant).name]
+        if not row.portable and (chosen := quantized_weights(subject.model)):
+            raise TargetError(
+                f"{row.name} chooses integers, and the checkpoint has chosen its own",
+                expected="float weights",
+                found=f"{chosen[0].name} and {len(chosen) - 1} more in integers",
+                hint=EXPORT_THE_ORIGINAL,
+            )
+        model = full_height(subject.model)
         if row.portable:
-            model = apply_recipe(subject.model, PORTABLE_RECIPES[quant], calibrated=subject.calibrated)
-            subject = dataclasses.replace(subject, model=model)
-        return GgufPlan(subject, row, options)
+            model = apply_recipe(model, PORTABLE_RECIPES[quant], calibrated=subject.calibrated)
+        return GgufPlan(dataclasses.replace(subject, model=model), row, options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         first = next(iter(artifacts.values()))[0]
-        return {f"{FOLDER}/Modelfile": modelfile.render(Path(first.path).name, subject.tokenizer)}
+        greedy = config_of(subject.model).kept_tokens is not None
+        return {f"{FOLDER}/Modelfile": modelfile.render(Path(first.path).name, subject.tokenizer, greedy=greedy)}
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
         return [f"llama-cli -m {files[0].path}", f"cd {FOLDER} && ollama create my-model -f Modelfile"]

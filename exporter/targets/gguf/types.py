@@ -1,8 +1,8 @@
 """Which ggml type each tensor of a Llama gets in one of llama-quantize's file types.
 
 A file type is a base type and a few tensors that deserve better: the head, and in the ``_S`` and ``_M`` mixtures the
-value and down projections of some layers. The rules are llama.cpp's for its architecture ``llama`` without an
-importance matrix, so that an export equals llama-quantize's file tensor by tensor.
+value and down projections of some layers. The rules are llama.cpp's for its architecture ``llama``, so that an export
+equals llama-quantize's file tensor by tensor.
 
 Source: llama.cpp v0.5.0, ``src/llama-quant.cpp`` (``tensor_allows_quantization``, ``llama_tensor_get_type_impl``,
 ``tensor_type_fallback``) and ``src/models/llama.cpp`` (what counts as the 70B).
@@ -42,10 +42,12 @@ class FileType:
     Attributes:
         base: ggml type of every matrix without a rule of its own.
         better: Matrix name within a layer -> the type it gets instead, and in which layers.
+        calibrated: The same where there is an importance matrix.
     """
 
     base: str
     better: Mapping[str, tuple[str, LayerRule]] = field(default_factory=dict)
+    calibrated: Mapping[str, tuple[str, LayerRule]] = field(default_factory=dict)
 
 
 FILE_TYPES: Mapping[str, FileType] = {
@@ -53,9 +55,9 @@ FILE_TYPES: Mapping[str, FileType] = {
     "F16": FileType("F16"),
     "BF16": FileType("BF16"),
     "Q8_0": FileType("Q8_0"),
-    "Q4_0": FileType("Q4_0"),
+    "Q4_0": FileType("Q4_0", calibrated={"ffn_down": ("Q4_1", _first_eighth)}),
     "Q4_1": FileType("Q4_1"),
-    "Q5_0": FileType("Q5_0"),
+    "Q5_0": FileType("Q5_0", calibrated={"ffn_down": ("Q5_1", _first_eighth)}),
     "Q5_1": FileType("Q5_1"),
     "Q4_K_S": FileType("Q4_K", {"attn_v": ("Q5_K", _first_four), "ffn_down": ("Q5_K", _first_eighth)}),
     "Q4_K_M": FileType("Q4_K", {"attn_v": ("Q6_K", _more_bits), "ffn_down": ("Q6_K", _more_bits)}),
@@ -73,7 +75,13 @@ _LAYER_MATRIX = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 
 
 def tensor_types(
-    ftype: str, tensors: Mapping[str, tuple[int, ...]], *, n_layers: int, n_heads: int, n_kv_heads: int
+    ftype: str,
+    tensors: Mapping[str, tuple[int, ...]],
+    *,
+    n_layers: int,
+    n_heads: int,
+    n_kv_heads: int,
+    calibrated: bool = False,
 ) -> dict[str, str]:
     """GGUF tensor name -> ggml type, e.g. ``{"blk.0.attn_v.weight": "Q6_K", ...}``.
 
@@ -82,6 +90,7 @@ def tensor_types(
         tensors: GGUF names and shapes ``(rows, columns)`` of the whole model; embeddings are tied if and only if
             ``output.weight`` is missing.
         n_layers, n_heads, n_kv_heads: Of the model. Grouped-query attention over 80 layers makes it "the 70B".
+        calibrated: Whether there is an importance matrix.
 
     Raises:
         TargetError: unknown file type.
@@ -89,6 +98,7 @@ def tensor_types(
     if ftype not in FILE_TYPES:
         raise TargetError(f"unknown GGUF file type {ftype}", expected=", ".join(FILE_TYPES), found=ftype)
     rules = FILE_TYPES[ftype]
+    exceptions = {**rules.better, **(rules.calibrated if calibrated else {})}
     is_70b = n_layers == 80 and n_heads != n_kv_heads
     head = "output.weight" if "output.weight" in tensors else "token_embd.weight"
 
@@ -98,8 +108,8 @@ def tensor_types(
         chosen = rules.base
         if match := _LAYER_MATRIX.fullmatch(name):
             layer, role = int(match[1]), match[2]
-            if role in rules.better:
-                better, applies = rules.better[role]
+            if role in exceptions:
+                better, applies = exceptions[role]
                 chosen = better if applies(layer, n_layers) else chosen
             if is_70b and (role, chosen) == ("attn_v", "Q4_K"):
                 chosen = "Q5_K"

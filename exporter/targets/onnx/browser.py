@@ -20,13 +20,13 @@ HEAP_BYTES = 1 << 32
 OPERATORS = frozenset({
     *((MICROSOFT, op) for op in ("GroupQueryAttention", "MatMulNBits", "SkipSimplifiedLayerNormalization")),
     *(("", op) for op in (
-        "Abs", "Add", "Cast", "Concat", "DequantizeLinear", "Div", "Gather", "Gemm", "MatMulInteger", "Max", "Mod",
-        "Mul", "Neg", "QuantizeLinear", "Range", "ReduceMax", "ReduceSum", "Reshape", "Shape", "Sigmoid",
-        "SimplifiedLayerNormalization", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+        "Abs", "Add", "Cast", "Concat", "DequantizeLinear", "Div", "Expand", "Gather", "Gemm", "MatMulInteger", "Max",
+        "Mod", "Mul", "Neg", "QuantizeLinear", "Range", "ReduceMax", "ReduceSum", "Reshape", "ScatterElements", "Shape",
+        "Sigmoid", "SimplifiedLayerNormalization", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
     )),
 })  # fmt: skip
-"""(domain, op) that ``tests/javascript/test_browser.py`` has run in onnxruntime-web. ``GatherBlockQuantized``, which
-other exporters use for the embedding, is not there."""
+"""(domain, op) that ``tests/javascript`` has run in onnxruntime-web. ``GatherBlockQuantized``, which other exporters
+use for the embedding, is not there."""
 
 
 def heap_bytes(lowered: Lowered) -> int:

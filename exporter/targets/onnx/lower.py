@@ -27,6 +27,7 @@ from exporter.ir.build import config_of
 from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
+from exporter.targets.base import EXPORT_THE_ORIGINAL
 from exporter.targets.onnx import batch, names
 from exporter.targets.onnx.capabilities import RESIDUAL_HEADROOM
 from exporter.targets.onnx.emit import IR_VERSION, Emitter
@@ -35,7 +36,7 @@ from exporter.targets.onnx.rotary import rotary_tables
 from exporter.targets.onnx.weights import Weight, column_weight, float_weight, integer_weight
 from exporter.tensors import RowTensor, permute_rows
 
-F32 = ir.DataType.FLOAT
+F32, I64 = ir.DataType.FLOAT, ir.DataType.INT64
 Order = npt.NDArray[np.intp] | None
 """Which row comes where; ``None`` leaves them as they are."""
 
@@ -240,14 +241,43 @@ def _linear(low: _Lowering, node: ir.Node) -> None:
     if _read_by(node, "Residual"):
         low.values[node.outputs[0]] = _residual_term(low, x, weight)
         return
-    if not node.outputs[0].is_graph_output():
+    if not ops.is_head(node):
         low.values[node.outputs[0]] = low.project(x, [weight], str(weight.name), [None])
         return
     kept = batch.last_rows(low.emitter, x, low.inputs)
     scores = low.emitter.cast(low.project(kept, [weight], str(weight.name), [None]), F32)
-    vocab_size = float_rows(weight).n_rows
+    low.values[node.outputs[0]] = scores
+    if node.outputs[0].is_graph_output():
+        _logits(low, scores)
+
+
+def _logits(low: _Lowering, scores: ir.Value) -> None:
+    """The result, of the scores of all tokens at the positions that were asked for."""
+    vocab_size = config_of(low.model).vocab_size
     logits = batch.unflatten(low.emitter, scores, low.inputs, vocab_size, "logits.rows")
     low.emitter.output(logits, "logits", F32, ("batch_size", "num_logits", vocab_size))
+
+
+def _scatter_logits(low: _Lowering, node: ir.Node) -> None:
+    emitter, scores = low.emitter, _operand(node, 0)
+    _made_by(scores, "Linear", node)
+    if not node.outputs[0].is_graph_output():
+        raise TargetError(
+            f"node {node.name} (ScatterLogits) is not the end of the graph",
+            expected="logits",
+            found=", ".join(sorted({user.op_type for user, _ in node.outputs[0].uses()})),
+            hint=_HINT,
+        )
+    some, n_tokens = low.values[scores], row_tensor(_operand(node, 1)).n_rows
+    tokens = emitter.constant("kept_tokens", row_tensor(_operand(node, 1)).rows(0, n_tokens))
+    shape = emitter.op("Shape", some, name="kept.shape", dtype=I64)
+    rows = emitter.op("Gather", shape, emitter.constant("axis_0", np.array([0])), name="kept.rows", dtype=I64)
+    width = emitter.constant("vocab_size", np.array([ops.attribute(node, "vocab_size")]))
+    full_shape = emitter.op("Concat", rows, width, name="kept.full_shape", dtype=I64, axis=0)
+    none = emitter.constant("minus_infinity", np.float32(-np.inf))
+    empty = emitter.op("Expand", none, full_shape, name="kept.empty", dtype=F32)
+    columns = emitter.op("Expand", tokens, shape, name="kept.columns", dtype=I64)
+    _logits(low, emitter.op("ScatterElements", empty, columns, some, name="kept.logits", dtype=F32, axis=1))
 
 
 def _rope(low: _Lowering, node: ir.Node) -> None:
@@ -331,6 +361,15 @@ def _swiglu(low: _Lowering, node: ir.Node) -> None:
     low.values[node.outputs[0]] = low.emitter.op("Mul", silu, up, name=name, dtype=low.half)
 
 
+def _added(low: _Lowering, node: ir.Node) -> None:
+    raise TargetError(
+        f"node {node.name}: the ONNX target does not lower what Meta adds to a Llama when it quantizes one",
+        expected="a Llama without it",
+        found=node.op_type,
+        hint=EXPORT_THE_ORIGINAL,
+    )
+
+
 def _residual(low: _Lowering, node: ir.Node) -> None:
     if _read_by(node, "RMSNorm"):
         return
@@ -345,7 +384,10 @@ RULES: dict[str, Callable[[_Lowering, ir.Node], None]] = {
     "Rope": _rope,
     "Attention": _attention,
     "SwiGLU": _swiglu,
+    "Hadamard": _added,
+    "LoRA": _added,
     "Residual": _residual,
+    "ScatterLogits": _scatter_logits,
     "DequantizeLinear": lambda low, node: None,  # its consumers take the integers
 }
 """Op -> how it is lowered."""
