@@ -140,7 +140,7 @@ def export(
         calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
     )
     if dry_run:
-        _print_predictions(pipeline.predict(request)[1], output)
+        _print_predictions(pipeline.predict(request, reporter), output)
         return
     results = pipeline.export(request, reporter)
     if (bundled or bundle_dir) and any(result.verdict == "pass" for result in results):

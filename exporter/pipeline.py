@@ -114,14 +114,23 @@ def _bits_per_weight(plan: Plan) -> float:
     return 8 * plan.weight_bytes / n_weights
 
 
-def predict(request: Request) -> tuple[Source, list[Prediction]]:
+def predict(request: Request, reporter: Reporter) -> list[Prediction]:
     """What an export would write, without writing or quantizing anything."""
     source = open_source(request.model, request.source)
-    predictions = []
-    for target, quant in _cells(request, source.checkpoint.quants):
-        plan = target.plan(source.subject(), quant, request.options)
-        predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
-    return source, predictions
+    return [
+        Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes)
+        for target, quant, plan in _plan(request, source, _cells(request, source.checkpoint.quants), reporter)
+    ]
+
+
+def _plan(request: Request, source: Source, cells: Sequence[tuple[Target, str]], reporter: Reporter) -> Plans:
+    """What is to be made of an opened model; what was decided on the way is said."""
+    for note in source.checkpoint.notes:
+        reporter.note(note)
+    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
+    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
+        reporter.note(note)
+    return plans
 
 
 def export(request: Request, reporter: Reporter) -> list[Result]:
@@ -140,12 +149,8 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     if request.check:
         for target in {target.name: target for target, _ in cells}.values():
             target.require_runtime()
-    for note in source.checkpoint.notes:
-        reporter.note(note)
     _refuse_idle_calibration(request, cells)
-    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
-    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
-        reporter.note(note)
+    plans = _plan(request, source, cells, reporter)
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     kept = _refuse_overwrite(request, source, plans, old)
     shared = SharedFiles(source, (target for target, _ in cells))

@@ -72,6 +72,8 @@ class Blocks(torch.nn.Module):
             the scales of a matrix, so that those of a table that is a matrix as well must be its own.
     """
 
+    scales: torch.Tensor
+
     def __init__(self, ints: RowTensor, scales: RowTensor, block: int, dtype: np.dtype[Any], *, zeros: bool) -> None:
         super().__init__()
         self.register_buffer("ints", whole(ints, np.dtype(np.int8)))
@@ -103,6 +105,9 @@ class Decoder(torch.nn.Module):
     Attributes:
         parameters_by_name: Canonical name -> module that gives it.
     """
+
+    cos: torch.Tensor
+    sin: torch.Tensor
 
     def __init__(self, model: ir.Model, *, half: bool = False, headroom: float = 1.0, zeros: bool = False) -> None:
         super().__init__()
