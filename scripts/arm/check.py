@@ -40,7 +40,7 @@ and what that moves over a rounding step counts: factors up to 1.1 were measured
 
 
 class OnProcessor(ExecuTorch):
-    """A program whose arithmetic is done elsewhere; its constants are read here, because a child starts for a minute."""
+    """A program that runs elsewhere; its constants are read here, because a child there takes a minute to start."""
 
     @cached_property
     def constants(self) -> dict[str, Any]:
@@ -135,9 +135,8 @@ def control(system: System, processor: Processor, program: Program, wrong: Progr
     """Whether the checks that compare numbers, and no others, fail where a processor is given another program."""
     failed = failures(processor, program, on(system, processor, program, wrong.files), here(program))
     found = [check.name for check in failed] == ["logits", "as close as here"]
-    print(
-        f"{_mark(found)} with other weights on {processor.name}, these fail: {_listed(frozenset(c.name for c in failed))}"
-    )
+    names = _listed(frozenset(check.name for check in failed))
+    print(f"{_mark(found)} with other weights on {processor.name}, these fail: {names}")
     return found
 
 
