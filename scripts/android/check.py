@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.android import controls, tools
-from scripts.android.fetching import Missing
 from scripts.android.sample import CATALOG, Outcome, Workshop
+from scripts.fetching import Missing
 
 
 def _compile_app(workshop: Workshop) -> Outcome:
