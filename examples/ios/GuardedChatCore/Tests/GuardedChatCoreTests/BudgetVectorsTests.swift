@@ -10,20 +10,24 @@ final class BudgetVectorsTests: XCTestCase {
     }
 
     func testOldExchangesMakeRoomForTheAnswer() throws {
-        try Vectors("budgets").compare("plans", expected: expected) { item in
-            let budget = TokenBudget(
-                contextLength: try item.integer("context_length"), answerTokens: try item.integer("answer_tokens"))
-            do {
-                return .plan(try budget.plan(frame: item.integer("frame"), turns: item.integers("turns")))
-            } catch let refusal as TooLong {
-                return .refusal(Bytes(refusal.message))
-            }
-        }
+        try Vectors("budgets").compare("plans", expected: expected, find: plan)
     }
 
     func testATextHasNoMoreTokensThanBytes() throws {
-        try Vectors("budgets").compare("tokens_at_most", expected: { try $0.integer("tokens") }) {
-            tokensAtMost(try $0.text("text"))
+        try Vectors("budgets").compare(
+            "tokens_at_most",
+            expected: { try $0.integer("tokens") },
+            find: { tokensAtMost(try $0.text("text")) }
+        )
+    }
+
+    private func plan(_ item: Case) throws -> Result {
+        let (length, answer) = (try item.integer("context_length"), try item.integer("answer_tokens"))
+        let budget = TokenBudget(contextLength: length, answerTokens: answer)
+        do {
+            return .plan(try budget.plan(frame: item.integer("frame"), turns: item.integers("turns")))
+        } catch let refusal as TooLong {
+            return .refusal(Bytes(refusal.message))
         }
     }
 

@@ -5,7 +5,7 @@ import XCTest
 
 final class BundleVectorsTests: XCTestCase {
     private func compare(_ kind: String, job: (Case) throws -> Void) throws {
-        try Vectors("bundles").compare(kind, expected: { $0.message }) { item in try message { try job(item) } }
+        try Vectors("bundles").compare(kind, expected: \.message, find: { item in try message { try job(item) } })
     }
 
     func testWhatIsWrongWithADocumentIsSaidInTheSameWords() throws {

@@ -4,13 +4,15 @@ import XCTest
 
 final class GuardVectorsTests: XCTestCase {
     func testPromptsAreWhatLlamaGuardWasTrainedOn() throws {
-        try Vectors("guard").compare("prompts", expected: { Bytes(try $0.text("prompt")) }) {
-            Bytes(guardPrompt(try $0.texts("turns")))
-        }
+        try Vectors("guard").compare(
+            "prompts",
+            expected: { Bytes(try $0.text("prompt")) },
+            find: { Bytes(guardPrompt(try $0.texts("turns"))) }
+        )
     }
 
     func testAnswersOfEveryKindBecomeVerdicts() throws {
-        try Vectors("guard").compare("verdicts", expected: verdict) { Verdict.parse(try $0.text("answer")) }
+        try Vectors("guard").compare("verdicts", expected: verdict, find: { Verdict.parse(try $0.text("answer")) })
     }
 
     func testHazardsHaveTheNamesThatOtherAppsShow() throws {
@@ -27,8 +29,8 @@ final class GuardVectorsTests: XCTestCase {
 
     private func verdict(_ item: Case) throws -> Verdict {
         let categories = try item.array("categories").map { category in
-            Category(
-                code: try XCTUnwrap(category.object?["code"]?.string), name: try XCTUnwrap(category.object?["name"]?.string))
+            let (code, name) = (category.object?["code"]?.string, category.object?["name"]?.string)
+            return Hazard(code: try XCTUnwrap(code), name: try XCTUnwrap(name))
         }
         return Verdict(try XCTUnwrap(VerdictKind(rawValue: try item.text("kind"))), categories)
     }

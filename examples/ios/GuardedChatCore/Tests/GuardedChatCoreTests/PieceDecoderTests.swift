@@ -9,7 +9,8 @@ final class PieceDecoderTests: XCTestCase {
     }
 
     func testALetterWaitsForItsBytes() {
-        XCTAssertEqual(decode([[0x61], [0xf0, 0x9f], [0x99], [0x82, 0x62], [0xc3], [0xa9]]), ["a", "", "", "🙂b", "", "é"])
+        let pieces: [[UInt8]] = [[0x61], [0xf0, 0x9f], [0x99], [0x82, 0x62], [0xc3], [0xa9]]
+        XCTAssertEqual(decode(pieces), ["a", "", "", "🙂b", "", "é"])
     }
 
     func testWhatIsNoUTF8DoesNotWait() {

@@ -14,18 +14,21 @@ final class PromptVectorsTests: XCTestCase {
         let vectors = try Vectors("prompts")
         let formats = try XCTUnwrap(vectors["formats"]?.object)
         let now = try now(vectors)
-        try vectors.compare("prompts", expected: { Bytes(try $0.text("prompt")) }) { item in
+        func render(_ item: Case) throws -> Bytes {
             let format = PromptFormat(fields: try XCTUnwrap(formats[try item.text("format")]?.object))
             let system = item.fields["system"]?.string
             return Bytes(format.render(system: system, turns: try item.texts("turns"), now: now, in: zone))
         }
+        try vectors.compare("prompts", expected: { Bytes(try $0.text("prompt")) }, find: render)
     }
 
     func testDatesAreSpelledAsPythonSpellsThem() throws {
         let vectors = try Vectors("prompts")
         let now = try now(vectors)
-        try vectors.compare("dates", expected: { Bytes(try $0.text("text")) }) {
-            Bytes(strftime(try $0.text("format"), now, in: zone))
-        }
+        try vectors.compare(
+            "dates",
+            expected: { Bytes(try $0.text("text")) },
+            find: { Bytes(strftime(try $0.text("format"), now, in: zone)) }
+        )
     }
 }

@@ -2,11 +2,13 @@
 
 /// Says what a test wants it to say, token by token, and remembers what it was asked.
 final class ScriptedEngine: ModelEngine {
+    let contextLength: Int
     private let counts: TokenCounts?
     private let say: (_ prompt: String) -> [String]
     private(set) var prompts: [String] = []
 
-    init(counts: TokenCounts? = nil, say: @escaping (_ prompt: String) -> [String]) {
+    init(contextLength: Int = 4096, counts: TokenCounts? = nil, say: @escaping (_ prompt: String) -> [String]) {
+        self.contextLength = contextLength
         self.counts = counts
         self.say = say
     }
@@ -22,6 +24,7 @@ final class ScriptedEngine: ModelEngine {
 
 /// A model that knows of each token which ones follow, all equally likely, and notes where it is told the wrong position.
 final class SuccessorEngine: ModelEngine {
+    let contextLength = 10
     private let successors: [Int: [Int]]
     private var seen = 0
     private(set) var wasLost = false

@@ -38,7 +38,9 @@
             let zeros = (55 - count % 64 + 64) % 64
             let length = (0..<8).map { UInt8(truncatingIfNeeded: (count * 8) >> (56 - 8 * $0)) }
             padded.update(([0x80] + [UInt8](repeating: 0, count: zeros) + length)[...])
-            let bytes = padded.state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) } }
+            let bytes = padded.state.flatMap { word in
+                (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) }
+            }
             return bytes.map(hexadecimalDigits(of:)).joined()
         }
 

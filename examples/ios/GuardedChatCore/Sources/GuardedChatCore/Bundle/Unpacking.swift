@@ -6,7 +6,9 @@ import Foundation
 /// - Returns: Path in the archive -> what was written.
 /// - Throws: ``BundleProblem`` if the archive cannot be read, `CocoaError` if the folder cannot be written.
 func unpack(
-    _ archive: ByteStream, into folder: URL, onBytes: (Int) -> Void = { _ in }
+    _ archive: ByteStream,
+    into folder: URL,
+    onBytes: (Int) -> Void = { _ in }
 ) throws -> [String: StoredFile] {
     let tar = TarReader(archive)
     var stored: [String: StoredFile] = [:]

@@ -30,7 +30,7 @@ final class AnswerStream {
     private let stopTokens: Set<String>
     private let maxTokens: Int
     private let isStopped: () -> Bool
-    private let clock: Clock
+    private let clock: TimeSource
     private var text = ""
     private var tokens = 0
     private var firstAt = 0.0
@@ -44,7 +44,7 @@ final class AnswerStream {
         stopTokens: Set<String>,
         maxTokens: Int,
         isStopped: @escaping () -> Bool = { false },
-        clock: @escaping Clock = uptime
+        clock: @escaping TimeSource = uptime
     ) {
         self.stopTokens = stopTokens
         self.maxTokens = maxTokens

@@ -35,30 +35,28 @@ public final class GuardedChat {
     private let format: PromptFormat
     private let stopTokens: Set<String>
     private let judge: Guard?
-    private let clock: Clock
+    private let clock: TimeSource
     private let budget: TokenBudget
     private let joint: Int
     private let stopFlag = StopFlag()
     private var turns: [Turn] = []
 
     /// - Parameters:
-    ///   - contextLength: Of the chat model, in tokens.
     ///   - stopTokens: Of the chat model.
     ///   - judge: `nil` to talk without one.
     public init(
         engine: ModelEngine,
         format: PromptFormat,
-        contextLength: Int,
         stopTokens: Set<String>,
         judge: Guard?,
-        clock: @escaping Clock = uptime
+        clock: @escaping TimeSource = uptime
     ) {
         self.engine = engine
         self.format = format
         self.stopTokens = stopTokens
         self.judge = judge
         self.clock = clock
-        budget = TokenBudget(contextLength: contextLength, answerTokens: contextLength / 4)
+        budget = TokenBudget(contextLength: engine.contextLength, answerTokens: engine.contextLength / 4)
         joint = max(tokensAtMost(format.userAssistant), tokensAtMost(format.assistantUser))
     }
 

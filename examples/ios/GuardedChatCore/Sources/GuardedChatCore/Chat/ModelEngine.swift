@@ -1,5 +1,10 @@
+import Foundation
+
 /// A model in a runtime. One call at a time, from any thread; a call returns when it is done.
 public protocol ModelEngine: AnyObject {
+    /// Tokens of prompt and answer together for which there is room.
+    var contextLength: Int { get }
+
     /// Continues a prompt until the model ends its answer or `onPiece` returns false.
     ///
     /// - Parameters:
@@ -14,6 +19,17 @@ public protocol ModelEngine: AnyObject {
     ///   - ids: Tokens that follow those that were given before.
     ///   - position: How many these are; 0 begins anew.
     func logits(of ids: [Int], at position: Int) throws -> [Float]
+}
+
+/// What a runtime cannot do.
+public struct EngineProblem: LocalizedError {
+    public let message: String
+
+    public var errorDescription: String? { message }
+
+    public init(_ message: String) {
+        self.message = message
+    }
 }
 
 /// Tokens that a runtime has read and written.

@@ -3,9 +3,10 @@ import Foundation
 // Chat templates run in Python when models are trained: what `str.strip` takes for white space and how `strftime` spells a
 // date are part of their text.
 
-private let whiteSpace = Set(
-    "\t\n\u{b}\u{c}\r\u{1c}\u{1d}\u{1e}\u{1f} \u{85}\u{a0}\u{1680}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}".unicodeScalars
-).union((0x2000...0x200a).compactMap(Unicode.Scalar.init))
+private let whiteSpace: Set<Unicode.Scalar> = {
+    let few = "\t\n\u{b}\u{c}\r\u{1c}\u{1d}\u{1e}\u{1f} \u{85}\u{a0}\u{1680}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}"
+    return Set(few.unicodeScalars).union((0x2000...0x200a).compactMap(Unicode.Scalar.init))
+}()
 
 /// `str.strip()`.
 func strip(_ text: String) -> String {

@@ -7,13 +7,11 @@ public final class Guard {
     private let stopTokens: Set<String>
     private let budget: TokenBudget
 
-    /// - Parameters:
-    ///   - contextLength: Of the guard model, in tokens.
-    ///   - stopTokens: Of the guard model.
-    public init(engine: ModelEngine, contextLength: Int, stopTokens: Set<String>) {
+    /// - Parameter stopTokens: Of the guard model.
+    public init(engine: ModelEngine, stopTokens: Set<String>) {
         self.engine = engine
         self.stopTokens = stopTokens
-        budget = TokenBudget(contextLength: contextLength, answerTokens: verdictTokens)
+        budget = TokenBudget(contextLength: engine.contextLength, answerTokens: verdictTokens)
     }
 
     /// - Parameter turns: Messages of user and assistant in turn, the user's first; of a long conversation the guard sees its end.

@@ -7,9 +7,9 @@ public struct Verdict: Equatable {
     public let kind: VerdictKind
 
     /// Of an unsafe message, in the order of their numbers; may be empty.
-    public let categories: [Category]
+    public let categories: [Hazard]
 
-    public init(_ kind: VerdictKind, _ categories: [Category] = []) {
+    public init(_ kind: VerdictKind, _ categories: [Hazard] = []) {
         self.kind = kind
         self.categories = categories
     }
@@ -27,13 +27,13 @@ public struct Verdict: Equatable {
     }
 }
 
-private func hazardsNamed(in words: [String]) -> [Category] {
+private func hazardsNamed(in words: [String]) -> [Hazard] {
     let numbers = words.compactMap { word in
         (2...3).contains(word.utf8.count) && word.hasPrefix("s") ? Int(word.dropFirst()) : nil
     }
     return Set(numbers).sorted().map { number in
         let code = "S\(number)"
-        return hazards.first { $0.code == code } ?? Category(code: code, name: "unknown category")
+        return hazards.first { $0.code == code } ?? Hazard(code: code, name: "unknown category")
     }
 }
 
@@ -47,7 +47,8 @@ private func isLetter(_ scalar: Unicode.Scalar) -> Bool {
 
 /// Swift's own would make an ASCII letter of letters that are none.
 private func lowercase(_ text: String) -> String {
-    String(decoding: text.utf8.map { (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) ? $0 + 32 : $0 }, as: UTF8.self)
+    let capitals = UInt8(ascii: "A")...UInt8(ascii: "Z")
+    return String(decoding: text.utf8.map { capitals.contains($0) ? $0 + 32 : $0 }, as: UTF8.self)
 }
 
 /// Byte for byte: Swift takes texts for equal that Unicode calls equivalent.

@@ -1,7 +1,7 @@
 import Dispatch
 
 /// Seconds from some moment on.
-public typealias Clock = () -> Double
+public typealias TimeSource = () -> Double
 
 /// Seconds since the device was started.
 public func uptime() -> Double {
