@@ -96,7 +96,8 @@ final class ChatModel {
     private func show(_ outcome: Outcome) {
         switch outcome {
         case .answered(let answer):
-            transcript.add(.note, [Wording.speed(answer), answer.end?.wording].compactMap { $0 }.joined(separator: " "))
+            let words = [Wording.speed(answer), answer.end?.wording].compactMap { $0 }
+            transcript.add(.note, words.joined(separator: " "))
         case .withheld: transcript.withhold(Wording.withheld)
         case .refused: transcript.add(.note, Wording.refused)
         case .stopped: transcript.add(.note, Wording.stopped)
