@@ -307,6 +307,10 @@ class Target(Protocol):
     def runtime_versions(self) -> Mapping[str, str | None]:
         """Runtime -> version found, or ``None`` where it is not installed."""
 
+    def linked_versions(self) -> Mapping[str, str | None]:
+        """The same as apps call what they link, where the Python package around a runtime has a version of its own."""
+        return self.runtime_versions()
+
     def require_runtime(self) -> None:
         """Find out before the work, not after it, whether the artifact can be checked here.
 

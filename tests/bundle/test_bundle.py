@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from exporter import targets
 from exporter.artifact import MANIFEST
 from exporter.bundle import archive, reading, validation
 from exporter.errors import ExporterError
@@ -57,6 +58,8 @@ def test_it_holds_what_an_app_needs_and_nothing_else(exported: Path, bundle: Pat
         f["path"]: f["sha256"] for f in (*known["artifacts"][0]["files"], *known["shared_files"])
     }
     assert found["context_length"] == SPEC.max_seq_len
+    # Of llama.cpp, an app knows the build that it links and not the Python package around it.
+    assert found["runtime"] == {"versions": targets.get("gguf").packages, "packages": targets.get("gguf").packages}
     assert len(found["golden"]) == 3
     assert all(golden["prompt_ids"] and golden["answer_ids"] for golden in found["golden"])
     assert not set(found["stop_ids"]) & {i for golden in found["golden"] for i in golden["answer_ids"]}
