@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx_ir as ir
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.errors import TargetError
 from exporter.ir.build import config_of, set_config
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts
@@ -257,7 +258,7 @@ class CapturedPlan:
         expected = interpreter.logits(self._model, ids, observe)
         found = self._compiler.run(captured, module, ids, max(1, len(ids) - N_DECODED)).float().numpy()
         last = len(found)
-        divergence = parity.compare(expected[-last:], found, ids[-last:])
+        divergence = compare(expected[-last:], found, ids[-last:])
         logits = parity.check_logits(divergence, self._quant)
         detail = (
             f"{last} positions in torch before lowering: {logits.detail}, max {divergence.relative_max_abs:.1e} std"
