@@ -180,9 +180,11 @@ def code_digest() -> str:
 
     def add(folder: Traversable, name: str) -> None:
         for child in sorted(folder.iterdir(), key=lambda child: child.name):
+            if child.name == "__pycache__":  # the machine code of kernels, too
+                continue
             if child.is_dir():
                 add(child, f"{name}/{child.name}")
-            elif not child.name.endswith(".pyc"):
+            else:
                 content = child.read_bytes()
                 digest.update(f"{name}/{child.name} {len(content)}\n".encode() + content)
 
