@@ -43,7 +43,9 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
-            click.echo("interrupted: nothing was changed", err=True)
+            # Who has left something says so.
+            left = getattr(interrupt, "__notes__", ["nothing was changed"])
+            click.echo(f"interrupted: {left[0]}", err=True)
             ctx.exit(interrupts.exit_code(interrupt))
 
 

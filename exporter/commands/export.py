@@ -254,12 +254,17 @@ def _build(cells: Sequence[Cell], settings: Settings, jobs: int, reporter: Stder
         reporter.close()
         reporter.line(f"{outcome.name}: {outcome.status}, {outcome.verdict}")
 
-    if min(jobs, len(cells)) == 1:
-        for cell in cells:
-            ended(build(cell, settings, reporter))
-    else:
-        for outcome in build_side_by_side(cells, settings, jobs, lambda cell: reporter.line(f"{cell.name}: begun")):
-            ended(outcome)
+    try:
+        if min(jobs, len(cells)) == 1:
+            for cell in cells:
+                ended(build(cell, settings, reporter))
+        else:
+            for outcome in build_side_by_side(cells, settings, jobs, lambda cell: reporter.line(f"{cell.name}: begun")):
+                ended(outcome)
+    except KeyboardInterrupt as interrupt:
+        if found:
+            interrupt.add_note(f"cells that were finished stay: {', '.join(found)}")
+        raise
     return [found[cell.name] for cell in cells]
 
 

@@ -98,6 +98,22 @@ class TestCells:
         assert outcome.stderr.count("error: ") == 2
         assert outcome.json["cells"][0]["error"]["message"] in (tmp_path / "junit.xml").read_text()
 
+    def test_an_interrupt_says_what_stays(
+        self, build_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        honest = building.build
+
+        def interrupted(cell: building.Cell, *rest: Any) -> building.Outcome:
+            if cell.quant == "int4":
+                raise KeyboardInterrupt
+            return honest(cell, *rest)
+
+        monkeypatch.setattr(building, "build", interrupted)
+        outcome = build(build_file, tmp_path / "out", only="")
+        assert outcome.code == 130
+        assert outcome.stderr.splitlines()[-1] == f"interrupted: cells that were finished stay: {CELL}"
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [CELL]
+
     def test_a_dry_run_writes_nothing(self, build_file: Path, tmp_path: Path) -> None:
         before = snapshot(tmp_path)
         outcome = build(build_file, tmp_path / "out", "--dry-run", *JSON, only="")
