@@ -222,7 +222,8 @@ class Decoder(torch.nn.Module):
         # Dividing first changes nothing but the range: numerator and denominator shrink alike.
         largest = x.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
         unit, added = x / largest, (epsilon**0.5 / largest)
-        return unit * torch.rsqrt((unit * unit).mean(-1, keepdim=True) + added * added) * self._weight(node)
+        # Not rsqrt: Vulkan's compiler would take this for the plain norm, and ``added`` for a constant.
+        return unit / torch.sqrt((unit * unit).mean(-1, keepdim=True) + added * added) * self._weight(node)
 
 
 def _readers(node: ir.Node) -> list[ir.Node]:
