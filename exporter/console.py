@@ -59,6 +59,11 @@ class StderrReporter:
         if self.verbosity >= 0:
             self._say(f"note: {message}")
 
+    def line(self, message: str) -> None:
+        """One of a job's own steps."""
+        if self.verbosity >= 0:
+            self._say(message)
+
     def detail(self, message: str) -> None:
         if self.verbosity >= 1:
             self._say(message)

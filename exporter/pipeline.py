@@ -15,10 +15,12 @@ from exporter.errors import OutputError, TargetError
 from exporter.proving import Prover
 from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration.file import Calibration
+from exporter.report import details
+from exporter.report import files as report
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
 from exporter.source import Source, SourceOptions, open_source
-from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
+from exporter.targets.base import Options, Plan, PlannedFile, Progress, StoredTensor, Target, WrittenFile
 
 
 class Reporter(Protocol):
@@ -68,6 +70,7 @@ class Result:
     peak_bytes: int
     requires: Mapping[str, Any]
     parity: parity.Parity | None
+    tensors: Sequence[StoredTensor]
 
     @property
     def verdict(self) -> str:
@@ -229,7 +232,7 @@ def _refuse_overwrite(
 def _refuse_strangers(request: Request, shared: SharedFiles, old: dict[str, Any] | None) -> None:
     """A shared file is written anew by every run, but one that no run has written is somebody else's."""
     ours = {file["path"] for file in old["shared_files"]} if old else set()
-    for path in shared.contents:
+    for path in (*shared.contents, *report.PATHS):
         if path not in ours and (request.out / path).exists() and not request.force:
             raise OutputError(f"{request.out / path} exists already", hint="pass --force to replace it")
 
@@ -272,7 +275,17 @@ def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Rep
     with PeakMemory() as memory:
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
-    return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, plan.requires, parity=None)
+    return Result(
+        target.name,
+        quant,
+        files,
+        _bits_per_weight(plan),
+        seconds,
+        memory.bytes,
+        plan.requires,
+        parity=None,
+        tensors=plan.tensors,
+    )
 
 
 def _describe(
@@ -311,11 +324,9 @@ def _describe(
             file
             for file in old["shared_files"]
             if (file["path"] in needed if file["target"] == calibration.FOLDER else file["target"] not in made)
+            and file["target"] != report.NAME
         ]
     shared_entries += calibrations
-    if old is not None:
-        for path in manifest.all_paths(old) - manifest.paths(entries) - {file["path"] for file in shared_entries}:
-            stage.supersede(path)
     document = {
         "schema": manifest.SCHEMA,
         "source": source_entry,
@@ -330,10 +341,19 @@ def _describe(
             **{k: v for t, _, _ in plans for k, v in t.runtime_versions().items() if v},
         },
         "artifacts": sorted(entries, key=lambda a: (a["target"], a["quant"])),
-        "shared_files": sorted(shared_entries, key=lambda file: file["path"]),
     }
+    shared_entries += report.stage(document, [_details(result) for result in results], stage)
+    document["shared_files"] = sorted(shared_entries, key=lambda file: file["path"])
+    if old is not None:
+        for path in manifest.all_paths(old) - manifest.all_paths(document):
+            stage.supersede(path)
     stage.write_text(MANIFEST, manifest.dumps(document))
     stage.write_text("README.md", card.render(document))
+
+
+def _details(result: Result) -> details.Entry:
+    measured = None if result.parity is None else result.parity.measured
+    return details.entry(artifact_entry(result), result.tensors, measured)
 
 
 def artifact_entry(result: Result) -> dict[str, Any]:

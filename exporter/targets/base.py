@@ -98,6 +98,16 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
+class StoredTensor:
+    """One weight as a file holds it: its canonical name, encoding, shape, and bytes with scales."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class WrittenFile:
     """A file that was written, with the SHA-256 of its bytes."""
 
@@ -181,6 +191,10 @@ class Plan(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Bytes that hold weights, without vocabulary and headers."""
+
+    @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        """The weights that the artifact will hold, a tied head not again."""
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:
