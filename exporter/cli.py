@@ -15,6 +15,7 @@ import click
 import exporter
 from exporter import interrupts
 from exporter.commands.bundle import bundle, verify_bundle
+from exporter.commands.distill import distill
 from exporter.commands.evaluate import evaluate
 from exporter.commands.guard import guard_eval
 from exporter.commands.imatrix import imatrix
@@ -41,7 +42,7 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
-            click.echo("interrupted: nothing was changed", err=True)
+            click.echo(f"interrupted: {interrupt or 'nothing was changed'}", err=True)
             ctx.exit(interrupts.exit_code(interrupt))
 
 
@@ -357,6 +358,7 @@ main.add_command(evaluate)
 main.add_command(imatrix)
 main.add_command(prune)
 main.add_command(prune_guard)
+main.add_command(distill)
 main.add_command(guard_eval)
 main.add_command(matrix)
 main.add_command(diff)
