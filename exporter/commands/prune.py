@@ -168,9 +168,10 @@ def _recover(
     from exporter.errors import CalibrationError
     from exporter.prune_guard import folder
     from exporter.prune_guard.distill import distill
+    from exporter.prune_guard.lessons import lessons
     from exporter.prune_guard.parallel import processes
     from exporter.prune_guard.prune import prune as run
-    from exporter.prune_guard.prune import was_done
+    from exporter.prune_guard.prune import pruned_config, was_done
     from exporter.prune_guard.teacher import require_same_tokenizer
     from exporter.prune_guard.unfinished import Unfinished
     from exporter.source import SourceOptions
@@ -183,6 +184,7 @@ def _recover(
             raise CalibrationError("there is nothing to recover on", expected="--data FILE", found="none")
         master = opened(teacher, SourceOptions())
         require_same_tokenizer(job.model.source.tokenizer, master.source.tokenizer)
+        lessons(job.calibration.passages, pruned_config(job.model.source.config, job.goal))
         pruned = Unfinished(out).folder / "pruned"
         request = (job.model.source, model, job.model.options, job.goal, job.calibration, pruned)
         if world.is_first and not was_done(*request):

@@ -48,8 +48,9 @@ class Grid:
         Raises:
             GraphError: The columns do not divide into groups, or a weight exceeds the largest scale.
         """
-        # The kernels run on the CPU; a weight on another device goes there and back.
-        source = from_array("weight", np.ascontiguousarray(weight.detach().float().cpu().numpy()))
+        # A copy: the kernels run on the CPU, and torch cannot free storage that numpy has seen, as sharding does.
+        here = weight.detach().to("cpu", torch.float32, copy=True).contiguous()
+        source = from_array("weight", here.numpy())
         method = rounding.get(DEFAULT_ROUNDING[self.scheme.name])
         parts = quantize_tensor(source, self.scheme, method, lambda _: self.importance)
         rows = dequantized("weight", QuantizedRows(*parts, self.scheme.block_size(source.dims[1])))

@@ -79,6 +79,17 @@ def parameters(config: ModelConfig) -> int:
     return sum(math.prod(shape) for shape in expected_shapes(config).values())
 
 
+def pruned_config(config: ModelConfig, goal: Goal) -> ModelConfig:
+    """What a model will be once the goal is reached."""
+    whole_head = goal.kept_tokens is None
+    return config.replace(
+        n_layers=config.n_layers if goal.n_layers is None else goal.n_layers,
+        ffn_dim=config.ffn_dim if goal.ffn_dim is None else goal.ffn_dim,
+        kept_tokens=config.kept_tokens if whole_head else tuple(sorted(set(goal.kept_tokens or ()))),
+        tied_embeddings=config.tied_embeddings if whole_head else False,
+    )
+
+
 def require_fits(goal: Goal, config: ModelConfig) -> None:
     """Refuse a goal that asks for more than there is, or for nothing.
 
