@@ -151,7 +151,7 @@ def main() -> None:
         if job is recover:
             command.add_argument("--importance", choices=methods.METHODS, default="block-influence")
             command.add_argument("--steps", type=int, default=180)
-            command.add_argument("--lessons", type=int, default=400, help="sequences to train on, and a fifth to measure")
+            command.add_argument("--lessons", type=int, default=400, help="sequences; a fifth only measures")
             command.add_argument("--learning-rate", type=float, default=3e-4)
         if job is sizes:
             command.add_argument("--verify", action="store_true", help="prove parity as well")

@@ -27,21 +27,18 @@ from exporter.calibration import model_digest
 from exporter.checkpoint.base import ModelInfo
 from exporter.config import ModelConfig
 from exporter.errors import OutputError
-from exporter.names import expected_shapes
 from exporter.pipeline import Reporter
 from exporter.prune_guard import folder
 from exporter.prune_guard.fake_quant import Grids, grids
 from exporter.prune_guard.lessons import lessons
 from exporter.prune_guard.parallel import World
-from exporter.prune_guard.passes import replace_weight
 from exporter.prune_guard.prune import parameters
 from exporter.prune_guard.sequences import Calibration
-from exporter.prune_guard.student import Student, weights_of
+from exporter.prune_guard.student import Student, put_weights, weights_of
 from exporter.prune_guard.teacher import Soft, TeacherStore, require_same_tokenizer
 from exporter.prune_guard.training import Losses, Settings, Training
 from exporter.prune_guard.unfinished import Unfinished
 from exporter.source import Source
-from exporter.tensors import from_array
 
 LOG = "distillation.json"
 
@@ -149,7 +146,7 @@ def distill(
         run = _Run(student, teacher, course, out, reporter, world, force)
         run.ask_teacher()
         before, after, log = run.train()
-        memory = memory or _unpruned(student.entry(run.hashes))
+        memory = memory or unpruned(student.entry(run.hashes))
         report = [*memory["report"], _step(student.source.config, course, after)]
         document = {
             **memory,
@@ -274,14 +271,12 @@ def _save(
     out: Path, source: Source, info: ModelInfo, weights: Mapping[str, npt.NDArray[Any]], memory: Mapping[str, Any],
     files: Mapping[str, bytes], reporter: Reporter,
 ) -> None:  # fmt: skip
-    model = source.graph()
-    for name in expected_shapes(source.config):
-        replace_weight(model.graph.initializers[name], from_array(name, weights[name]))
+    model = put_weights(source.graph(), weights)
     advance = reporter.stage(f"writing {out}", folder.weight_bytes(model))
     folder.save(out, model, source.tokenizer, info, memory, advance, files)
 
 
-def _unpruned(source: Mapping[str, Any]) -> dict[str, Any]:
+def unpruned(source: Mapping[str, Any]) -> dict[str, Any]:
     """What ``prune.json`` would say of a model that was not pruned."""
     return {
         "source": source, "recipe": "", "quants": {}, "rounds_for": "", "importance": "", "dropped_blocks": [],

@@ -24,6 +24,8 @@ from exporter.ir.build import ROPE_INV_FREQ, config_of
 from exporter.ir.interpreter import IMPLEMENTATIONS, walk
 from exporter.ir.weights import is_quantized, row_tensor
 from exporter.prune_guard.fake_quant import Grid, Grids, rounded_input, rounded_weight
+from exporter.prune_guard.passes import replace_weight
+from exporter.tensors import from_array
 
 _DOT = ":"
 """In the names of parameters, where torch wants no dot."""
@@ -161,6 +163,13 @@ class Student(_Part):
         hidden = self._run(pieces.norms, {pieces.blocks[-1].output: stream}, pieces.last_hidden)
         hidden = hidden.flatten(0, 1)[wanted]
         return self._run([pieces.head], {pieces.last_hidden: hidden}, pieces.head.outputs[0]).float()
+
+
+def put_weights(model: ir.Model, weights: Mapping[str, npt.NDArray[Any]]) -> ir.Model:
+    """Put trained weights, by canonical name, in the places of a graph's own; returns the graph."""
+    for name, array in weights.items():
+        replace_weight(model.graph.initializers[name], from_array(name, array))
+    return model
 
 
 def weights_of(state: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
