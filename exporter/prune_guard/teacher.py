@@ -188,6 +188,7 @@ def _distributions(run: Blockwise, lessons: Sequence[Lesson], k: int, progress: 
     for block in run.blocks:
         loaded = run.load(block)
         streams = [loaded(stream) for stream in streams]
+        del loaded  # before the next block is read
         progress(1)
     hidden = [run.last_hidden(stream)[0][lesson.wanted] for stream, lesson in zip(streams, lessons, strict=True)]
     return _most_likely(run, torch.cat(hidden), k)

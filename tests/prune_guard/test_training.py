@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
+import multiprocessing
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from exporter.prune_guard.training import Settings, Training, learning_rate
 from exporter.prune_guard.unfinished import Unfinished
 from tests.fixtures.models import TinySpec
 from tests.ir.graphs import graph, token_ids
-from tests.pipeline.harness import ROOT, environment
 
 SPEC = TinySpec(dim=64, ffn_dim=128, head_dim=16, dtype="float32")
 SETTINGS = Settings(steps=6, batch=4, micro_batch=2, learning_rate=3e-3)
@@ -69,20 +69,20 @@ def equal(a: Weights, b: Weights) -> bool:
 
 
 def test_a_student_approaches_its_teacher() -> None:
-    settings = Settings(steps=30, batch=4, micro_batch=4, learning_rate=1e-2, cross_entropy=0)
+    settings = Settings(steps=12, batch=5, micro_batch=5, learning_rate=2e-2, cross_entropy=0)
     run = training(settings)
     before = run.measure(LESSONS, Loud()).kl
-    after = trained(run, 30).measure(LESSONS, Loud()).kl
+    after = trained(run, 12).measure(LESSONS, Loud()).kl
     assert before is not None
     assert after is not None
-    assert after < before / 10
+    assert after < before / 5
 
 
 def test_without_a_teacher_it_learns_the_text() -> None:
-    settings = Settings(steps=30, batch=4, micro_batch=4, learning_rate=1e-2)
+    settings = Settings(steps=12, batch=5, micro_batch=5, learning_rate=2e-2)
     run = training(settings, teacher=False)
     before = run.measure(LESSONS, None)
-    after = trained(run, 30).measure(LESSONS, None)
+    after = trained(run, 12).measure(LESSONS, None)
     assert (before.kl, after.kl) == (None, None)
     assert after.cross_entropy < before.cross_entropy / 2
 
@@ -95,6 +95,14 @@ def test_how_a_batch_is_cut_into_pieces_does_not_matter() -> None:
         found.append((losses.kl, losses.cross_entropy, *(array.sum() for array in weights(run).values())))
     assert np.allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
     assert np.allclose(found[0], found[2], rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_products_are_near_and_weights_stay_float32() -> None:
+    exact, near = (training(Settings(steps=6, batch=4, bf16=bf16)) for bf16 in (False, True))
+    a, b = exact.step().losses, near.step().losses
+    assert a.cross_entropy == pytest.approx(b.cross_entropy, rel=0.02)
+    assert a.cross_entropy != b.cross_entropy
+    assert {array.dtype for array in weights(near).values()} == {np.dtype(np.float32)}
 
 
 def test_every_lesson_has_its_turn_before_any_has_two() -> None:
@@ -176,12 +184,17 @@ def test_a_state_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, monk
 def test_two_processes_are_one(tmp_path: Path) -> None:
     """FSDP2 over gloo: the weights of a process alone, up to the order of sums; one goes on from the other's state."""
     out = tmp_path / "weights.npz"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.prune_guard.test_training", str(out), str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=300, cwd=ROOT, env=environment(OMP_NUM_THREADS="1"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as found_free:
+        found_free.bind(("127.0.0.1", 0))
+        port = found_free.getsockname()[1]
+    # Forked: importing torch once more takes longer than the rest.
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=one_of_two, args=(rank, port, out, tmp_path)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(timeout=240)
+    assert [process.exitcode for process in both] == [0, 0]
     alone = trained(training(), 3)
     found = dict(np.load(out))
     assert found.keys() == weights(alone).keys()
@@ -195,8 +208,11 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     assert equal(weights(again), found)
 
 
-def main(out: Path, folder: Path) -> None:
-    """What each of the two processes does."""
+def one_of_two(rank: int, port: int, out: Path, folder: Path) -> None:
+    """What each of the two processes does, in an environment as torchrun makes it."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     with processes() as world:
         assert world.size == 2
         run = trained(training(world=world), 3)
@@ -214,7 +230,3 @@ def main(out: Path, folder: Path) -> None:
         whole = trained(again, 1).state()["model"], trained(run, 1).state()["model"]
         if world.is_first:
             assert equal(*map(weights_of, whole))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
