@@ -44,7 +44,7 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 """Widths divide into the recipe's groups of 256."""
 KEPT = ("--layers", "3", "--ffn", "256")
-N_TEST = 120
+N_TEST = 100
 SEQ_LEN = 384
 
 
@@ -97,7 +97,7 @@ def judge(name: str, model: Path, test: Path, *options: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=250, help="of training from random weights")
+    parser.add_argument("--steps", type=int, default=160, help="of training from random weights")
     parser.add_argument("--recovery", type=int, default=60, help="steps of distillation")
     parser.add_argument("--out", type=Path, help="where folders go; default: a temporary folder")
     arguments = parser.parse_args()
@@ -106,14 +106,14 @@ def main() -> None:
     n_training = guard_examples.write(data, test, N_TEST)
     print(f"{machine()}; python -m benchmarks.guard_training {' '.join(sys.argv[1:])}\n")
     tokenizer = load_tokenizer_folder(fetch("llama3-tokenizer").parent).padded(CONFIG.vocab_size)
-    settings = Settings(steps=arguments.steps, batch=16, micro_batch=16, learning_rate=2e-3, weight_decay=0.0)
+    settings = Settings(steps=arguments.steps, batch=8, micro_batch=8, learning_rate=2e-3, weight_decay=0.0)
     begin = time.process_time()
     train(data, tokenizer, settings, teacher)
     print(f"trained on {n_training * 4 // 5} conversations in {time.process_time() - begin:.0f} CPU s\n")
     recipe = (*KEPT, "--data", data, "--seq-len", SEQ_LEN)
     exporter("prune-guard", teacher, *recipe, "--sequences", 32, "--out", scratch / "pruned")
     recovery = (
-        "--teacher", teacher, "--sequences", 10**6, "--steps", arguments.recovery, "--batch", 16, "--micro-batch", 16,
+        "--teacher", teacher, "--sequences", 600, "--steps", arguments.recovery, "--batch", 8, "--micro-batch", 8,
         "--learning-rate", 1e-3, "--keep-activations",
     )  # fmt: skip
     print("recovering", file=sys.stderr)
