@@ -17,6 +17,8 @@ from exporter.source import SourceOptions, open_source
 from tests.fixtures.models import META_SPEC, TinySpec, write_huggingface
 from tests.pipeline.harness import Outcome, manifest, run, snapshot
 
+pytestmark = pytest.mark.slow
+
 SPEC = META_SPEC.replace(n_layers=3, dim=64)
 QUICK = ("--steps", 4, "--batch", 2, "--learning-rate", 3e-3)
 
@@ -78,7 +80,6 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 # --- distill -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_student_is_trained_saved_and_exported(model: Path, text: Path, pruned: Path, tmp_path: Path) -> None:
     outcome = distill(pruned, model, text, tmp_path / "out", "--format", "json")
     assert outcome.code == 0, outcome.stderr
@@ -98,7 +99,6 @@ def test_a_student_is_trained_saved_and_exported(model: Path, text: Path, pruned
     assert "distilled from" in manifest(tmp_path / "gguf")["model"]["notes"][-1]
 
 
-@pytest.mark.slow
 def test_any_model_can_be_a_student(model: Path, text: Path, tmp_path: Path) -> None:
     outcome = distill(model, model, text, tmp_path / "out")
     assert outcome.code == 0, outcome.stderr
@@ -125,7 +125,6 @@ def test_an_interrupted_training_goes_on_and_nothing_is_lost(
     assert log[0] == log[1]
 
 
-@pytest.mark.slow
 def test_what_the_teacher_said_can_be_kept(model: Path, text: Path, pruned: Path, tmp_path: Path) -> None:
     kept = ("--teacher-logits", tmp_path / "logits")
     assert "asking the teacher" in distill(pruned, model, text, tmp_path / "a", *kept).stderr
@@ -179,7 +178,6 @@ def test_a_teacher_with_another_tokenizer_is_refused(text: Path, pruned: Path, t
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_another_training_in_the_same_place_is_refused(
     model: Path, text: Path, pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +217,6 @@ def prune_guard(guard: Path, labelled: Path, out: Path, *options: object) -> Out
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_guard_is_pruned_and_recovered_on_the_grid_that_it_ships_on(
     guard: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +257,6 @@ def test_an_answer_outside_the_kept_tokens_is_refused(guard: Path, labelled: Pat
     assert "cannot be said by the pruned head" in outcome.error["error"]
 
 
-@pytest.mark.slow
 def test_a_dry_run_tells_the_files_of_every_target(guard: Path, labelled: Path, tmp_path: Path) -> None:
     outcome = prune_guard(guard, labelled, tmp_path / "out", "--dry-run", "--format", "json")
     assert outcome.code == 0, outcome.stderr

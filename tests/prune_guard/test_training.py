@@ -68,6 +68,7 @@ def equal(a: Weights, b: Weights) -> bool:
 # --- Steps -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_student_approaches_its_teacher() -> None:
     settings = Settings(steps=12, batch=5, micro_batch=5, learning_rate=2e-2, cross_entropy=0)
     run = training(settings)
@@ -78,6 +79,7 @@ def test_a_student_approaches_its_teacher() -> None:
     assert after < before / 5
 
 
+@pytest.mark.slow
 def test_without_a_teacher_it_learns_the_text() -> None:
     settings = Settings(steps=12, batch=5, micro_batch=5, learning_rate=2e-2)
     run = training(settings, teacher=False)
