@@ -16,6 +16,7 @@ import exporter
 from exporter import interrupts
 from exporter.commands import proofs
 from exporter.commands.bundle import bundle, verify_bundle
+from exporter.commands.distill import distill
 from exporter.commands.evaluate import evaluate
 from exporter.commands.export import export
 from exporter.commands.guard import guard_eval
@@ -193,6 +194,7 @@ main.add_command(evaluate)
 main.add_command(imatrix)
 main.add_command(prune)
 main.add_command(prune_guard)
+main.add_command(distill)
 main.add_command(guard_eval)
 main.add_command(matrix)
 main.add_command(diff)

@@ -31,6 +31,9 @@ class Reporter(Protocol):
     def stage(self, title: str, total_bytes: int | None = None) -> Progress:
         """Begin a stage; the returned function advances its bar by bytes."""
 
+    def steps(self, title: str, n_steps: int, n_done: int = 0) -> Progress:
+        """Begin a stage of steps; the returned function advances it by some, and says what they were like."""
+
 
 @dataclass(frozen=True)
 class Request:
