@@ -12,18 +12,9 @@ from multiprocessing.process import BaseProcess
 
 from exporter import interrupts
 from exporter.building import Outcome, Settings, build
+from exporter.console import SilentReporter
 from exporter.errors import ExporterError
 from exporter.matrix import Cell
-from exporter.targets.base import Progress
-
-
-class _Silent:
-    """Many cells at once have nothing to say until they are done."""
-
-    def note(self, message: str) -> None: ...
-
-    def stage(self, title: str, total_bytes: int | None = None) -> Progress:
-        return lambda nbytes, what: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +75,7 @@ def _work(result: Connection, cell: Cell, settings: Settings, cores: list[int]) 
         settings = dataclasses.replace(settings, options=dataclasses.replace(settings.options, jobs=len(cores)))
     try:
         with interrupts.raised():
-            result.send(build(cell, settings, _Silent()))
+            result.send(build(cell, settings, SilentReporter()))
     except KeyboardInterrupt as interrupt:
         sys.exit(interrupts.exit_code(interrupt))
 
