@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from exporter.errors import GraphError
-from exporter.ir import ops
-from exporter.ir.blocks import Block, blocks
+from exporter.ir.blocks import Block, decoder
 from exporter.ir.build import config_of
 from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate
 from exporter.ir.weights import float_rows, is_quantized
@@ -36,35 +35,39 @@ class Blockwise:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self.blocks = blocks(model)
+        self._decoder = decoder(model)
+        self.blocks = self._decoder.blocks
         self._config = config_of(model)
-        inside = {node for block in self.blocks for node in block.nodes}
-        outside = [node for node in model.graph if node not in inside]
-        self._tokens, self._positions = model.graph.inputs[:2]
-        self._embedding = next(node for node in outside if node.op_type == "Embedding")
-        self._head = next(node for node in outside if ops.is_head(node))
-        self._norms = [node for node in outside if node.op_type == "RMSNorm"]
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """The residual stream before the first block; reads the rows of these tokens only."""
-        entry = self._embedding.outputs[0]
-        values = {self._tokens: torch.tensor([list(token_ids)], dtype=torch.int64)}
-        evaluate([self._embedding], values, [entry])
+        node = self._decoder.embedding
+        entry = node.outputs[0]
+        values = {self._decoder.tokens: torch.tensor([list(token_ids)], dtype=torch.int64)}
+        evaluate([node], values, [entry])
         return values[entry]
 
     def load(self, block: Block) -> LoadedBlock:
         """Read the weights of a block."""
         cache = torch.zeros(1, self._config.n_kv_heads, 0, self._config.head_dim)
-        return LoadedBlock(block, self._positions, cache)
+        return LoadedBlock(block, self._decoder.positions, cache)
 
     def last_hidden(self, stream: torch.Tensor) -> torch.Tensor:
         """What the head multiplies, from the residual stream after the last block."""
-        entry, last = self.blocks[-1].output, self._head.inputs[0]
-        if last is None:
-            raise GraphError(f"node {self._head.name} (Linear) lacks its operand")
-        values = {entry: stream}
-        evaluate(self._norms, values, [last])
+        last = self._decoder.last_hidden
+        values = {self.blocks[-1].output: stream}
+        evaluate(self._decoder.norms, values, [last])
         return values[last]
+
+    def head_slabs(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The head a slab at a time: its first row, and the rows as float32 ``[n, dim]``."""
+        head = self._decoder.head
+        weight = head.inputs[1]
+        if weight is None:
+            raise GraphError(f"node {head.name} (Linear) lacks its weight")
+        rows = float_rows(weight)
+        for start, stop in rows.row_ranges(SLAB_BYTES // 4):
+            yield start, torch.from_numpy(rows.rows_f32(start, stop).copy())
 
     @torch.no_grad()
     def losses(self, streams: Iterable[torch.Tensor], sequences: Iterable[Sequence[int]]) -> list[torch.Tensor]:
@@ -92,7 +95,7 @@ class Blockwise:
     def _log_likelihoods(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         total = torch.full((len(hidden),), -torch.inf, dtype=torch.float64)
         own = torch.zeros(len(hidden), dtype=torch.float64)
-        for start, rows in _slabs(self._head):
+        for start, rows in self.head_slabs():
             for a in range(0, len(hidden), HEAD_TOKENS):
                 part = slice(a, a + HEAD_TOKENS)
                 logits = F.linear(hidden[part], rows)
@@ -130,13 +133,3 @@ def _in_memory(nodes: Iterable[ir.Node]) -> dict[ir.Value, RowTensor]:
                 rows = float_rows(value)
                 found[value] = from_array(str(value.name), rows.rows_f32(0, rows.n_rows))
     return found
-
-
-def _slabs(head: ir.Node) -> Iterator[tuple[int, torch.Tensor]]:
-    """The head's first row of each slab, and its rows as float32."""
-    weight = head.inputs[1]
-    if weight is None:
-        raise GraphError(f"node {head.name} (Linear) lacks its weight")
-    rows = float_rows(weight)
-    for start, stop in rows.row_ranges(SLAB_BYTES // 4):
-        yield start, torch.from_numpy(rows.rows_f32(start, stop).copy())

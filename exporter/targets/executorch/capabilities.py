@@ -24,6 +24,7 @@ from exporter.quant.schemes import (
     PORTABLE_RECIPES,
     Recipe,
     Rule,
+    Scheme,
 )
 from exporter.targets.base import Quant
 from exporter.targets.half import MAX_HALF, RESIDUAL_HEADROOM
@@ -55,6 +56,9 @@ class ExecuTorchQuant(Quant):
     rounds: bool = True
     backend: str = "xnnpack"
     half: bool = False
+
+    def rounds_inputs(self, scheme: Scheme, *, head: bool) -> bool:
+        return self.backend == "xnnpack" and (scheme.bits == 4 or (self.rounds and not head))
 
 
 QUANTS: dict[str, ExecuTorchQuant] = {

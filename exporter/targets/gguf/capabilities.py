@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.quant.schemes import PORTABLE_RECIPES
 from exporter.targets.base import Quant
 
 
@@ -35,7 +36,10 @@ def _portable(
     max_abs: float | None = None,
     calibrated: bool = False,
 ) -> GgufQuant:
-    return GgufQuant(name, summary, True, max_kl, max_rounding, max_abs, calibrated=calibrated, ftype=ftype)
+    recipe = PORTABLE_RECIPES[name]
+    return GgufQuant(
+        name, summary, True, max_kl, max_rounding, max_abs, calibrated=calibrated, recipe=recipe, ftype=ftype
+    )
 
 
 def _native(name: str, summary: str, max_rounding: float, max_kl: float, calibrated: bool = True) -> GgufQuant:

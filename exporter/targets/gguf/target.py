@@ -10,7 +10,6 @@ from exporter.errors import TargetError
 from exporter.ir.build import config_of
 from exporter.ir.weights import quantized_weights
 from exporter.quant.apply import apply_recipe
-from exporter.quant.schemes import PORTABLE_RECIPES
 from exporter.targets.base import EXPORT_THE_ORIGINAL, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.gguf import llama_cpp, modelfile, runtime
 from exporter.targets.gguf.capabilities import QUANTS
@@ -41,8 +40,8 @@ class _Gguf(Target):
                 hint=EXPORT_THE_ORIGINAL,
             )
         model = full_height(subject.model)
-        if row.portable:
-            model = apply_recipe(model, PORTABLE_RECIPES[quant], calibrated=subject.calibrated)
+        if row.recipe is not None:
+            model = apply_recipe(model, row.recipe, calibrated=subject.calibrated)
         return GgufPlan(dataclasses.replace(subject, model=model), row, options)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
