@@ -47,6 +47,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_c
     Console(highlight=False, width=10_000).print(table)
 
 
+class SilentReporter:
+    """See :class:`exporter.pipeline.Reporter`; for jobs that run side by side, and for benchmarks."""
+
+    def note(self, message: str) -> None: ...
+
+    def stage(self, title: str, total_bytes: int | None = None) -> Progress:
+        return lambda n, what: None
+
+    def steps(self, title: str, n_steps: int, n_done: int = 0) -> Progress:
+        return lambda n, what: None
+
+
 class StderrReporter:
     """Progress for people: stages as lines, bytes as a bar where stderr is a terminal.
 
@@ -62,6 +74,11 @@ class StderrReporter:
     def note(self, message: str) -> None:
         if self.verbosity >= 0:
             self._say(f"note: {message}")
+
+    def line(self, message: str) -> None:
+        """One of a job's own steps."""
+        if self.verbosity >= 0:
+            self._say(message)
 
     def detail(self, message: str) -> None:
         if self.verbosity >= 1:

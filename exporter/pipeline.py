@@ -15,10 +15,12 @@ from exporter.errors import OutputError, TargetError
 from exporter.proving import Prover
 from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration.file import Calibration
+from exporter.report import details
+from exporter.report import files as report
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
 from exporter.source import Source, SourceOptions, open_source
-from exporter.targets.base import Options, Plan, PlannedFile, Progress, Target, WrittenFile
+from exporter.targets.base import Options, Plan, PlannedFile, Progress, StoredTensor, Target, WrittenFile
 
 
 class Reporter(Protocol):
@@ -71,6 +73,7 @@ class Result:
     peak_bytes: int
     requires: Mapping[str, Any]
     parity: parity.Parity | None
+    tensors: Sequence[StoredTensor]
 
     @property
     def verdict(self) -> str:
@@ -117,14 +120,23 @@ def _bits_per_weight(plan: Plan) -> float:
     return 8 * plan.weight_bytes / n_weights
 
 
-def predict(request: Request) -> tuple[Source, list[Prediction]]:
+def predict(request: Request, reporter: Reporter) -> list[Prediction]:
     """What an export would write, without writing or quantizing anything."""
     source = open_source(request.model, request.source)
-    predictions = []
-    for target, quant in _cells(request, source.checkpoint.quants):
-        plan = target.plan(source.subject(), quant, request.options)
-        predictions.append(Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes))
-    return source, predictions
+    return [
+        Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes)
+        for target, quant, plan in _plan(request, source, _cells(request, source.checkpoint.quants), reporter)
+    ]
+
+
+def _plan(request: Request, source: Source, cells: Sequence[tuple[Target, str]], reporter: Reporter) -> Plans:
+    """What is to be made of an opened model; what was decided on the way is said."""
+    for note in source.checkpoint.notes:
+        reporter.note(note)
+    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
+    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
+        reporter.note(note)
+    return plans
 
 
 def export(request: Request, reporter: Reporter) -> list[Result]:
@@ -143,12 +155,8 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     if request.check:
         for target in {target.name: target for target, _ in cells}.values():
             target.require_runtime()
-    for note in source.checkpoint.notes:
-        reporter.note(note)
     _refuse_idle_calibration(request, cells)
-    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
-    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
-        reporter.note(note)
+    plans = _plan(request, source, cells, reporter)
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     kept = _refuse_overwrite(request, source, plans, old)
     shared = SharedFiles(source, (target for target, _ in cells))
@@ -227,7 +235,7 @@ def _refuse_overwrite(
 def _refuse_strangers(request: Request, shared: SharedFiles, old: dict[str, Any] | None) -> None:
     """A shared file is written anew by every run, but one that no run has written is somebody else's."""
     ours = {file["path"] for file in old["shared_files"]} if old else set()
-    for path in shared.contents:
+    for path in (*shared.contents, *report.PATHS):
         if path not in ours and (request.out / path).exists() and not request.force:
             raise OutputError(f"{request.out / path} exists already", hint="pass --force to replace it")
 
@@ -270,7 +278,17 @@ def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Rep
     with PeakMemory() as memory:
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
-    return Result(target.name, quant, files, _bits_per_weight(plan), seconds, memory.bytes, plan.requires, parity=None)
+    return Result(
+        target.name,
+        quant,
+        files,
+        _bits_per_weight(plan),
+        seconds,
+        memory.bytes,
+        plan.requires,
+        parity=None,
+        tensors=plan.tensors,
+    )
 
 
 def _describe(
@@ -309,11 +327,9 @@ def _describe(
             file
             for file in old["shared_files"]
             if (file["path"] in needed if file["target"] == calibration.FOLDER else file["target"] not in made)
+            and file["target"] != report.NAME
         ]
     shared_entries += calibrations
-    if old is not None:
-        for path in manifest.all_paths(old) - manifest.paths(entries) - {file["path"] for file in shared_entries}:
-            stage.supersede(path)
     document = {
         "schema": manifest.SCHEMA,
         "source": source_entry,
@@ -328,10 +344,19 @@ def _describe(
             **{k: v for t, _, _ in plans for k, v in t.runtime_versions().items() if v},
         },
         "artifacts": sorted(entries, key=lambda a: (a["target"], a["quant"])),
-        "shared_files": sorted(shared_entries, key=lambda file: file["path"]),
     }
+    shared_entries += report.stage(document, [_details(result) for result in results], stage)
+    document["shared_files"] = sorted(shared_entries, key=lambda file: file["path"])
+    if old is not None:
+        for path in manifest.all_paths(old) - manifest.all_paths(document):
+            stage.supersede(path)
     stage.write_text(MANIFEST, manifest.dumps(document))
     stage.write_text("README.md", card.render(document))
+
+
+def _details(result: Result) -> details.Entry:
+    measured = None if result.parity is None else result.parity.measured
+    return details.entry(artifact_entry(result), result.tensors, measured)
 
 
 def artifact_entry(result: Result) -> dict[str, Any]:

@@ -325,5 +325,5 @@ def _going_on(out: Path) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         kept = Unfinished(out).folder
         if kept.exists():
-            interrupt.args = (f"what is done is kept in {kept}; the same command goes on from there",)
+            interrupt.add_note(f"what is done is kept in {kept}; the same command goes on from there")
         raise

@@ -106,6 +106,16 @@ class PlannedFile:
 
 
 @dataclass(frozen=True)
+class StoredTensor:
+    """One weight as a file holds it: its canonical name, encoding, shape, and bytes with scales."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class WrittenFile:
     """A file that was written, with the SHA-256 of its bytes."""
 
@@ -189,6 +199,10 @@ class Plan(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Bytes that hold weights, without vocabulary and headers."""
+
+    @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        """The weights that the artifact will hold, a tied head not again."""
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:
@@ -314,6 +328,10 @@ class Target(Protocol):
 
     def runtime_versions(self) -> Mapping[str, str | None]:
         """Runtime -> version found, or ``None`` where it is not installed."""
+
+    def linked_versions(self) -> Mapping[str, str | None]:
+        """The same as apps call what they link, where the Python package around a runtime has a version of its own."""
+        return self.runtime_versions()
 
     def require_runtime(self) -> None:
         """Find out before the work, not after it, whether the artifact can be checked here.

@@ -13,7 +13,7 @@ from exporter.ir.build import config_of, set_config
 from exporter.ir.weights import quantized_weights
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
-from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.executorch.data_file import DataFile
@@ -25,8 +25,10 @@ from exporter.targets.executorch.program import Constants
 from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.executorch.rotary import COS, SIN
 from exporter.targets.executorch.scales import fit_scales
+from exporter.targets.executorch.weights import INTS
 from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.targets.hf_files import model_config
+from exporter.targets.stored import stored_tensors
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 from exporter.tokenizer import Tokenizer
 
@@ -66,9 +68,9 @@ class ExecuTorchPlan:
         self._scales = fit_scales(self._model, chosen)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
-        self._full_context = config.max_seq_len
+        self._known_context = config.max_seq_len
         self._lowered = lower(self._model, ENGINES[quant.backend](quant))
-        values = constant_values(self._model, subject.tokenizer)
+        values = constant_values(self._model, subject.tokenizer, self._lowered.program.max_tokens)
         self._layout = Layout(self._lowered, values, split=options.split_weights)
         self._data = DataFile(self._lowered) if options.split_weights else None
         self._releases = [RELEASES[key] for key in backends.get(quant.backend).releases]
@@ -90,6 +92,11 @@ class ExecuTorchPlan:
         return sum(w.nbytes for w in self._lowered.weights if w.blobs[0].key not in (COS, SIN))
 
     @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        found = {w.blobs[0].key.removesuffix(INTS): w.nbytes for w in self._lowered.weights}
+        return [*stored_tensors(self._model, self.expected, found, ir.DataType.BFLOAT16)]
+
+    @property
     def expected(self) -> Mapping[str, RowTensor]:
         return self._lowered.parameters
 
@@ -105,7 +112,9 @@ class ExecuTorchPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        return [*self._scales.notes, *files.context_notes(self._config, self._full_context)]
+        taken = self._layout.planned_bytes / 1e6
+        takes = f"; with it, a loaded program takes {taken:.1f} MB beside its weights"
+        return [*self._scales.notes, files.context_note(self._config.max_seq_len, self._known_context, takes)]
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -116,9 +125,10 @@ class ExecuTorchPlan:
         ]
 
 
-def constant_values(model: ir.Model, tokenizer: Tokenizer, *, dynamic: bool = True) -> Constants:
+def constant_values(model: ir.Model, tokenizer: Tokenizer, max_tokens: int, *, dynamic: bool = True) -> Constants:
     """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``).
 
+    Its ``max_seq_len`` is the length of one call, ``max_tokens``; what others mean by the name is ``max_context_len``.
     Without ``dynamic`` it feeds a prompt token by token.
     """
     config = config_of(model)
@@ -126,7 +136,7 @@ def constant_values(model: ir.Model, tokenizer: Tokenizer, *, dynamic: bool = Tr
     return {
         **known,
         "get_eos_ids": tokenizer.stop_ids,
-        "get_max_seq_len": config.max_seq_len,
+        "get_max_seq_len": max_tokens,
         "get_max_context_len": config.max_seq_len,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.n_layers,

@@ -20,6 +20,9 @@ import exporter
 from exporter.errors import TargetError
 from exporter.targets.executorch import wheel
 
+WORKER = (sys.executable, "-P", "-W", "ignore", "-m", "exporter.targets.executorch.worker")
+"""Command line of a child on this machine."""
+
 
 class ExecuTorch:
     """See :class:`exporter.targets.base.Runtime`.
@@ -30,23 +33,25 @@ class ExecuTorch:
     Args:
         path: The ``.pte`` file; its tokenizer lies beside it.
         data: The ``.ptd`` file of its weights, if they have one.
+        worker: Command line of a child; another one runs the program on another processor.
 
     Raises:
         RuntimeUnavailableError: See :func:`exporter.targets.executorch.wheel.require`.
     """
 
-    def __init__(self, path: Path, data: Path | None = None) -> None:
+    def __init__(self, path: Path, data: Path | None = None, *, worker: Sequence[str] = WORKER) -> None:
         wheel.require()
         self.path = path
         self.data = data
+        self._worker = worker
 
     def logits(self, token_ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
         """Logits at every position, ``[n_tokens, vocab_size]``.
 
         The program gives the last token's logits only, as the runner wants them. So the positions before the end of
-        the prompt are asked for one by one; then the prompt enters again from position 0 in one batch, which writes
-        every key and value anew and gives the logits of its last position; then the rest follows one by one. All that
-        follows reads what the batch has written.
+        the prompt are asked for one by one; then the prompt enters again from position 0 as the runner lets it, in
+        one batch or several, which writes every key and value anew and gives the logits of its last position; then the
+        rest follows one by one. All that follows reads what the batches have written.
 
         Raises:
             TargetError: If there are more tokens than the cache has positions, or ExecuTorch fails.
@@ -60,7 +65,7 @@ class ExecuTorch:
             return found
 
     def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
-        """See :class:`exporter.targets.base.Runtime`; the prompt enters in one batch.
+        """See :class:`exporter.targets.base.Runtime`; the prompt enters as the runner lets it.
 
         Raises:
             TargetError: If prompt and answer do not fit into the cache, or ExecuTorch fails.
@@ -116,7 +121,7 @@ class ExecuTorch:
         question = json.dumps({"request": request, "model": str(self.path), "data": data, **arguments})
         # subprocess.run kills the child on every exception here, Ctrl-C included.
         child = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-m", "exporter.targets.executorch.worker"],
+            self._worker,
             input=question.encode(),
             capture_output=True,
             env=environment(),

@@ -55,6 +55,9 @@ class _Gguf(Target):
     def runtime_versions(self) -> Mapping[str, str | None]:
         return {"llama.cpp": runtime.llama_cpp_version()}
 
+    def linked_versions(self) -> Mapping[str, str | None]:
+        return {"llama.cpp": runtime.llama_cpp_build()}
+
     def require_runtime(self) -> None:
         llama_cpp.checked()
 

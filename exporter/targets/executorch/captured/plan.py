@@ -12,17 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import onnx_ir as ir
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.errors import TargetError
 from exporter.ir.build import config_of, set_config
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.parity import Check
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes, available_bytes
-from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.executorch.plan import constant_values
@@ -31,6 +31,7 @@ from exporter.targets.executorch.reading import PteFile
 from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.half import MAX_HALF
 from exporter.targets.hf_files import model_config
+from exporter.targets.stored import stored_tensors
 from exporter.tensors import RowTensor
 from exporter.tokenizer import Tokenizer, load_tokenizer_folder
 
@@ -108,7 +109,7 @@ class CapturedPlan:
             )
         config = config_of(subject.model)
         model_config(config, subject.tokenizer)
-        self._full_context = config.max_seq_len
+        self._known_context = config.max_seq_len
         self._model = apply_recipe(subject.model.clone(), quant.recipe, calibrated=subject.calibrated)
         set_config(self._model, config.replace(max_seq_len=files.context_length(subject)))
         for node in self._model.graph:
@@ -137,16 +138,20 @@ class CapturedPlan:
         operands = (n.inputs[1] for n in self._model.graph if n.op_type in ("Embedding", "Linear", "RMSNorm"))
         return list(dict.fromkeys(value for value in operands if value is not None))
 
-    @cached_property
+    @property
     def weight_bytes(self) -> int:
-        item, total = 2 if self._quant.half else 4, 0.0
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @cached_property
+    def tensors(self) -> Sequence[StoredTensor]:
+        item, found = 2 if self._quant.half else 4, {}
         for value in self._weights:
             if is_quantized(value):
                 ints, scales, _ = quantized_parts(value)
-                total += ints.dtype.itemsize * ints.size + item * scales.size
+                found[str(value.name)] = int(ints.dtype.itemsize * ints.size + item * scales.size)
             else:
-                total += item * float_rows(value).size
-        return int(total)
+                found[str(value.name)] = item * int(float_rows(value).size)
+        return [*stored_tensors(self._model, self.expected, found, ir.DataType.FLOAT16)]
 
     @property
     def files(self) -> Sequence[PlannedFile]:
@@ -159,8 +164,12 @@ class CapturedPlan:
     @property
     def _module_bytes(self) -> int:
         """Of the weights as the module holds them: integers of 4 bits have a byte each."""
-        item = np.dtype(np.float16 if self._quant.half and self._quant.backend == "coreml" else np.float32).itemsize
-        return sum((1 if is_quantized(v) else item) * int(float_rows(v).size) for v in self._weights)
+        return sum((1 if is_quantized(v) else self._itemsize) * int(float_rows(v).size) for v in self._weights)
+
+    @property
+    def _itemsize(self) -> int:
+        """Of a number of the module: Vulkan's are float32, its compiler makes halves of them."""
+        return 2 if self._quant.half and self._quant.backend == "coreml" else 4
 
     @property
     def requires(self) -> Mapping[str, Any]:
@@ -169,7 +178,10 @@ class CapturedPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        return files.context_notes(config_of(self._model), self._full_context)
+        config = config_of(self._model)
+        n_numbers = 2 * config.n_layers * config.n_kv_heads * config.head_dim * config.max_seq_len
+        takes = f" and takes {self._itemsize * n_numbers / 1e6:.1f} MB"
+        return [files.context_note(config.max_seq_len, self._known_context, takes)]
 
     @property
     def _compiler(self) -> Compiler:
@@ -178,7 +190,9 @@ class CapturedPlan:
 
     @property
     def _methods(self) -> Constants:
-        return constant_values(self._model, self._tokenizer, dynamic=self._compiler.DYNAMIC)
+        return constant_values(
+            self._model, self._tokenizer, config_of(self._model).max_seq_len, dynamic=self._compiler.DYNAMIC
+        )
 
     def _captured(self) -> tuple[Decoder, ExportedProgram]:
         quant = self._quant
@@ -249,7 +263,7 @@ class CapturedPlan:
         expected = interpreter.logits(self._model, ids, observe)
         found = self._compiler.run(captured, module, ids, max(1, len(ids) - N_DECODED)).float().numpy()
         last = len(found)
-        divergence = parity.compare(expected[-last:], found, ids[-last:])
+        divergence = compare(expected[-last:], found, ids[-last:])
         logits = parity.check_logits(divergence, self._quant)
         detail = (
             f"{last} positions in torch before lowering: {logits.detail}, max {divergence.relative_max_abs:.1e} std"
