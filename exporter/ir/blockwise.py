@@ -17,7 +17,7 @@ from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.blocks import Block, blocks
 from exporter.ir.build import config_of
-from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate
+from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate, walk
 from exporter.ir.weights import float_rows, is_quantized
 from exporter.tensors import RowTensor, from_array
 
@@ -57,14 +57,28 @@ class Blockwise:
         cache = torch.zeros(1, self._config.n_kv_heads, 0, self._config.head_dim)
         return LoadedBlock(block, self._positions, cache)
 
-    def last_hidden(self, stream: torch.Tensor) -> torch.Tensor:
+    def last_hidden(self, stream: torch.Tensor, *, gradients: bool = False) -> torch.Tensor:
         """What the head multiplies, from the residual stream after the last block."""
         entry, last = self.blocks[-1].output, self._head.inputs[0]
         if last is None:
             raise GraphError(f"node {self._head.name} (Linear) lacks its operand")
         values = {entry: stream}
-        evaluate(self._norms, values, [last])
+        (walk if gradients else evaluate)(self._norms, values, [last])
         return values[last]
+
+    @property
+    def head_weight(self) -> ir.Value:
+        """What the head multiplies by."""
+        weight = self._head.inputs[1]
+        if weight is None:
+            raise GraphError(f"node {self._head.name} (Linear) lacks its weight")
+        return weight
+
+    def head_slabs(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The head a slab at a time: its first row, and the rows as float32 ``[n, dim]``."""
+        rows = float_rows(self.head_weight)
+        for start, stop in rows.row_ranges(SLAB_BYTES // 4):
+            yield start, torch.from_numpy(rows.rows_f32(start, stop).copy())
 
     @torch.no_grad()
     def losses(self, streams: Iterable[torch.Tensor], sequences: Iterable[Sequence[int]]) -> list[torch.Tensor]:
@@ -92,7 +106,7 @@ class Blockwise:
     def _log_likelihoods(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         total = torch.full((len(hidden),), -torch.inf, dtype=torch.float64)
         own = torch.zeros(len(hidden), dtype=torch.float64)
-        for start, rows in _slabs(self._head):
+        for start, rows in self.head_slabs():
             for a in range(0, len(hidden), HEAD_TOKENS):
                 part = slice(a, a + HEAD_TOKENS)
                 logits = F.linear(hidden[part], rows)
@@ -112,12 +126,18 @@ class LoadedBlock:
         self._weights = _in_memory(block.nodes)
         self._caches = {value: cache for value in block.attention.inputs[3:] if value is not None}
 
-    def __call__(self, stream: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
-        """The residual stream after the block, ``[1, n_tokens, dim]``; ``observe`` sees what its nodes give."""
+    def __call__(
+        self, stream: torch.Tensor, observe: Observer | None = None, *, gradients: bool = False
+    ) -> torch.Tensor:
+        """The residual stream after the block, ``[1, n_tokens, dim]``; ``observe`` sees what its nodes give.
+
+        With ``gradients``, it can be differentiated.
+        """
         positions = torch.arange(stream.shape[1], dtype=torch.int64)[None]
         values = {**self._caches, self._positions: positions, self.block.input: stream}
         output = self.block.output
-        evaluate(self.block.nodes, values, [output], weights=self._weights.__getitem__, observe=observe)
+        compute = walk if gradients else evaluate
+        compute(self.block.nodes, values, [output], weights=self._weights.__getitem__, observe=observe)
         return values[output]
 
 
@@ -130,13 +150,3 @@ def _in_memory(nodes: Iterable[ir.Node]) -> dict[ir.Value, RowTensor]:
                 rows = float_rows(value)
                 found[value] = from_array(str(value.name), rows.rows_f32(0, rows.n_rows))
     return found
-
-
-def _slabs(head: ir.Node) -> Iterator[tuple[int, torch.Tensor]]:
-    """The head's first row of each slab, and its rows as float32."""
-    weight = head.inputs[1]
-    if weight is None:
-        raise GraphError(f"node {head.name} (Linear) lacks its weight")
-    rows = float_rows(weight)
-    for start, stop in rows.row_ranges(SLAB_BYTES // 4):
-        yield start, torch.from_numpy(rows.rows_f32(start, stop).copy())

@@ -148,8 +148,7 @@ Operands = Callable[[ir.Value], Operand]
 """How a weight operand is read; :func:`exporter.ir.weights.float_rows` streams it from wherever it lies."""
 
 
-@torch.no_grad()
-def evaluate(
+def walk(
     nodes: Sequence[ir.Node],
     values: dict[ir.Value, torch.Tensor],
     keep: Collection[ir.Value],
@@ -157,7 +156,7 @@ def evaluate(
     weights: Operands = float_rows,
     observe: Observer | None = None,
 ) -> None:
-    """Run nodes in order.
+    """Run nodes in order; gradients flow where a value wants them.
 
     Args:
         nodes: Of a graph that ``verify`` accepts, in its order.
@@ -184,6 +183,10 @@ def evaluate(
             remaining[value] -= 1
             if value is not None and not remaining[value] and value not in keep:
                 values.pop(value, None)
+
+
+evaluate = torch.no_grad()(walk)
+""":func:`walk` for who only wants the numbers."""
 
 
 def run(

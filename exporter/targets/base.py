@@ -7,7 +7,7 @@ The pipeline, the parity check and the command line know only these shapes. A ta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from exporter.config import ModelConfig
     from exporter.parity import Check
     from exporter.quant.calibration.use import Calibrated
+    from exporter.quant.schemes import WeightType
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
@@ -50,6 +51,7 @@ class Quant:
             for artifacts that compute in a type with a narrower range than float32.
         residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
         calibrated: Whether its integers are chosen with calibration data where there is some.
+        types: What its matrices can be stored as where each has a type of its own; empty if all are stored alike.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Quant:
     max_activation: float | None = None
     residual_headroom: float = 1.0
     calibrated: bool = False
+    types: Mapping[str, WeightType] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Options:
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
         backend: What the artifact is made for, where the target's default is not wanted.
+        types: Canonical name -> name of its type, of the matrices that are not stored as the row has them.
     """
 
     split_max_bytes: int | None = None
@@ -148,6 +152,7 @@ class Options:
     group_size: int | None = None
     embedding: str | None = None
     backend: str | None = None
+    types: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding", "backend")
     """Choices that make another artifact: a target that cannot follow them must not be asked in vain."""
