@@ -20,6 +20,7 @@ from exporter.commands.guard import guard_eval
 from exporter.commands.imatrix import imatrix
 from exporter.commands.matrix import diff, matrix
 from exporter.commands.options import Size, common, open_reporter, source_options
+from exporter.commands.predictions import print_predictions
 from exporter.commands.prune import prune, prune_guard
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
@@ -81,6 +82,13 @@ def main() -> None:
 @click.option(
     "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
 )
+@click.option("--target-size", type=Size(), help="Choose a type for each matrix so that the files have this size.")
+@click.option(
+    "--bits-per-weight", type=click.FloatRange(min=0, min_open=True), help="The same, by the mean of all weights."
+)
+@click.option(
+    "--plan", type=click.Path(path_type=Path), help="The types of the matrices, as an earlier export wrote them."
+)
 @click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
 @click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
@@ -102,6 +110,9 @@ def export(
     embedding: str | None,
     calibrate: str | None,
     calibration_tokens: int | None,
+    target_size: int | None,
+    bits_per_weight: float | None,
+    plan: Path | None,
     bundled: bool,
     bundle_dir: bool,
     jobs: int,
@@ -113,14 +124,19 @@ def export(
     quiet: bool,
 ) -> None:
     """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
-    from exporter import pipeline
+    from exporter import allocating, pipeline
     from exporter.bundle.build import bundle_folder
     from exporter.calibration import DEFAULT_TOKENS, Asked
+    from exporter.cells import Request
+    from exporter.quant.calibration.texts import BUILTIN
     from exporter.source import SourceOptions
     from exporter.targets.base import Options
 
     reporter = open_reporter(verbose, quiet)
-    request = pipeline.Request(
+    allocate = allocating.asked(target_size, bits_per_weight, plan)
+    # What a type costs can only be measured on a text.
+    text = BUILTIN if calibrate is None and allocate is not None and allocate.budget is not None else calibrate
+    request = Request(
         model=model,
         targets=tuple(dict.fromkeys(targets)),
         quants=tuple(dict.fromkeys(q.lower() for q in quants)),
@@ -137,10 +153,13 @@ def export(
             embedding=embedding,
             backend=backend,
         ),
-        calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
+        calibrate=None if text is None else Asked(text, calibration_tokens or DEFAULT_TOKENS),
+        allocate=allocate,
     )
     if dry_run:
-        _print_predictions(pipeline.predict(request)[1], output)
+        predictions = pipeline.predict(request, reporter)[1]
+        reporter.close()
+        print_predictions(predictions, output)
         return
     results = pipeline.export(request, reporter)
     if (bundled or bundle_dir) and any(result.verdict == "pass" for result in results):
@@ -199,35 +218,6 @@ def _fail_on_verdict(failed: list[str], out: Path) -> None:
             expected="the same function as the source, within the target's gates",
             hint=f"the rejected files are under {out}/.rejected; the lines above say which check failed",
         )
-
-
-def _print_predictions(predictions: Any, output: str) -> None:
-    if output == "json":
-        emit_json({
-            "artifacts": [
-                {
-                    "target": p.target,
-                    "quant": p.quant,
-                    "files": [{"path": f.path, "bytes": f.nbytes, "exact": f.exact} for f in p.files],
-                    "bits_per_weight": round(p.bits_per_weight, 4),
-                    "peak_memory_bytes": p.peak_bytes,
-                }
-                for p in predictions
-            ]
-        })  # fmt: skip
-        return
-    rows = [
-        (
-            file.path,
-            size_text(file.nbytes),
-            f"{'' if file.exact else 'about '}{file.nbytes}",
-            f"{p.bits_per_weight:.2f}",
-            memory_text(p.peak_bytes),
-        )
-        for p in predictions
-        for file in p.files
-    ]
-    print_table(("file (not written)", "size", "bytes", "bits/weight", "peak memory"), rows)
 
 
 @main.command()

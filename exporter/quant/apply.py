@@ -42,7 +42,7 @@ def roles(weight: ir.Value) -> frozenset[str]:
 
 
 def linear_schemes(model: ir.Model) -> dict[str, Scheme]:
-    """Weight -> scheme of the 4-bit integers that a recipe has given to linears: those that a calibration can choose."""
+    """Weight -> scheme of the linears to which a recipe has given 4-bit integers: a calibration can choose these."""
     found = {}
     for node in model.graph:
         weight = node.inputs[1] if node.op_type == "Linear" else None

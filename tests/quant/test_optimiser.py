@@ -30,8 +30,8 @@ def loss(chosen: Mapping[str, Choice]) -> float:
 
 def optimum(choices: Choices, capacity: int) -> float | None:
     """The least loss of all combinations that fit."""
-    tried = product(*choices.values())
-    return min((sum(c.loss for c in found) for found in tried if sum(c.nbytes for c in found) <= capacity), default=None)
+    tried = (dict(zip(choices, found, strict=True)) for found in product(*choices.values()))
+    return min((loss(found) for found in tried if nbytes(found) <= capacity), default=None)
 
 
 @given(PROBLEMS, st.integers(0, 300))

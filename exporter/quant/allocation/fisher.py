@@ -91,7 +91,7 @@ def measure(model: ir.Model, windows: Tokens, progress: Progress) -> Fisher:
                     outputs[str(node.inputs[1].name)] = output
 
             entry = stream.clone().requires_grad_()
-            loaded(entry, observe, gradients=True).backward(gradients[i])
+            torch.autograd.backward(loaded(entry, observe, gradients=True), gradients[i])
             gradients[i] = _gradient(entry)
             for name, output in outputs.items():
                 squares.setdefault(name, []).append(_gradient(output)[0].square() / 2)
@@ -142,8 +142,8 @@ def _head(run: Blockwise, streams: Sequence[torch.Tensor]) -> tuple[Probe, list[
         rows, weights = drawn(shares.numpy())
         probability = (F.linear(together, selected(run.head_weight, rows)) - likelihood[:, None]).exp()
         curvature = probability * (1 - probability) / 2 * torch.from_numpy(weights)
-    for one, part in zip(hidden, gradient.split([one.shape[1] for one in hidden]), strict=True):
-        one.backward(part[None])
+    parts = torch.split(gradient, [one.shape[1] for one in hidden])
+    torch.autograd.backward(hidden, [part[None] for part in parts])
     return Probe(rows, curvature), [_gradient(entry) for entry in entries]
 
 
@@ -159,7 +159,7 @@ def _logsumexp(run: Blockwise, hidden: torch.Tensor) -> torch.Tensor:
 def _drawn_gradient(
     run: Blockwise, hidden: torch.Tensor, likelihood: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivative ``[tokens, dim]`` of the log likelihood of tokens drawn from the model, and ``sum p (1 - p)`` a row."""
+    """Derivative ``[tokens, dim]`` of the log likelihood of drawn tokens, and ``sum p (1 - p)`` of each row."""
     generator = torch.Generator().manual_seed(0)
     expected, shares = torch.zeros_like(hidden), []
     best, own = torch.full((len(hidden),), -torch.inf), torch.zeros_like(hidden)

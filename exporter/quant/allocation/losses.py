@@ -8,7 +8,7 @@ for later, where it knows the errors of earlier layers, is in no loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 

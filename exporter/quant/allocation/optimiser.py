@@ -2,11 +2,11 @@
 
 Each matrix offers choices, of so many bytes and such a loss; the losses of different matrices add up. On the lower
 convex hull of a matrix's choices, every step to more bytes gains less per byte than the step before it. Taking the
-steps of all matrices in the order of their gain per byte therefore solves, after each step, the problem for exactly the
-bytes that are then used (Lagrange multipliers; Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary set of
-quantizers"). Where the next step does not fit, the rest of the budget is filled with the single changes that still do,
-the largest gain first. The result is at most one step's gain worse than the optimum, because the relaxed problem, which
-may take a fraction of that step, is at least as good as the optimum.
+steps of all matrices in the order of their gain per byte therefore solves, after each step, the problem for exactly
+the bytes that are then used (Lagrange multipliers; Shoham and Gersho 1988, "Efficient bit allocation for an arbitrary
+set of quantizers"). Where the next step does not fit, the rest of the budget is filled with the single changes that
+still do, the largest gain first. The result is at most one step's gain worse than the optimum, because the relaxed
+problem, which may take a fraction of that step, is at least as good as the optimum.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def allocate(choices: Mapping[str, Sequence[Choice]], capacity: int) -> dict[str
     return chosen
 
 
-def _fitting(
-    choices: Mapping[str, Sequence[Choice]], chosen: Mapping[str, Choice], left: int
-) -> Iterator[Step]:
+def _fitting(choices: Mapping[str, Sequence[Choice]], chosen: Mapping[str, Choice], left: int) -> Iterator[Step]:
     """Single changes for the better that the rest of the budget pays."""
     for matrix, offered in choices.items():
         for choice in offered:
