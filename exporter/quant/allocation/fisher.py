@@ -1,13 +1,13 @@
-"""How much an output of a matrix matters to what the model predicts: the diagonal of the Fisher information.
+"""How much an output of a matrix matters to what the model predicts, by the Fisher information.
 
-A small error ``e`` of one activation at one token changes the model's distributions by a divergence of, to first order,
-``KL = 1/2 E[g^2] e^2``. There g is the derivative of the log likelihood of a continuation that is drawn from the model
-itself, summed over the tokens that follow (Martens 2014, arXiv 1412.1193: the Fisher matrix is the curvature of the KL
-divergence). Errors of different outputs are taken as independent, which leaves the diagonal.
+Small errors ``e_t`` of one activation at the tokens of a text change the model's distributions by a divergence of, to
+first order, ``KL = 1/2 E[(sum_t g_t e_t)^2]``. There g is the derivative of the log likelihood of tokens that are drawn
+from the model itself (Martens 2014, arXiv 1412.1193: the Fisher matrix is the curvature of the KL divergence). The sum
+over tokens is inside the square because the errors of one row are the same weights' at all tokens: what attention
+averages does not cancel. Errors of different rows are taken as independent.
 
 One backward pass over some windows measures g at the output of every linear, block by block: in memory are the weights
-of one block and the residual streams between the blocks. At the logits the expectation over continuations is known,
-``E[g^2] = p (1 - p)``.
+of one block and the residual streams between the blocks. At the logits the expectation is known: ``p (1 - p)``.
 
 A matrix has too many rows to remember g for each of them and each token. Some are drawn, systematically and with
 probabilities in proportion to their share of the Fisher information, and stand for all.
@@ -41,20 +41,40 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class Probe:
-    """Some rows of a matrix.
+    """Some rows of a linear's matrix, or the channels of the embedding.
 
     Attributes:
         rows: Which, ``[n]``.
-        curvature: float32 ``[tokens, n]``: half the squared derivative of each of their outputs at each token, times
-            the number of rows that it stands for.
+        stand_for: How many rows each stands for, float32 ``[n]``.
+        gradients: float32 ``[windows, tokens, n]``: the derivative at each of their outputs.
+    """
+
+    rows: npt.NDArray[np.intp]
+    stand_for: torch.Tensor
+    gradients: torch.Tensor
+
+    def divergence(self, errors: torch.Tensor) -> float:
+        """Expected divergence, nats a token, of errors ``[windows, tokens, n]`` in the outputs of the rows."""
+        of_windows = (self.gradients * errors).sum(dim=1, dtype=torch.float64)
+        return float((of_windows.square() * self.stand_for).sum()) / (2 * errors[:, :, 0].numel())
+
+
+@dataclass(frozen=True)
+class HeadProbe:
+    """Some rows of the head.
+
+    Attributes:
+        rows: Which, ``[n]``.
+        curvature: float32 ``[windows, tokens, n]``: ``p (1 - p)`` times the number of rows that each stands for.
     """
 
     rows: npt.NDArray[np.intp]
     curvature: torch.Tensor
 
     def divergence(self, errors: torch.Tensor) -> float:
-        """Expected divergence, nats a token, of errors ``[tokens, n]`` in the outputs of the rows."""
-        return float((self.curvature * errors.square()).sum(dtype=torch.float64)) / len(errors)
+        """As :meth:`Probe.divergence`, for errors in the logits."""
+        squares = self.curvature * errors.square()
+        return float(squares.sum(dtype=torch.float64)) / (2 * errors[:, :, 0].numel())
 
 
 @dataclass(frozen=True)
@@ -62,12 +82,14 @@ class Fisher:
     """What was measured.
 
     Attributes:
-        linears: Weight -> its rows; of the head under its own name.
-        embedding: float32 ``[tokens, dim]``: half the squared derivative at the embedding's output.
+        linears: Weight -> its rows; the head is not among them.
+        head: The head's rows.
+        embedding: The embedding's channels.
     """
 
     linears: dict[str, Probe]
-    embedding: torch.Tensor
+    head: HeadProbe
+    embedding: Probe
 
 
 def measure(model: ir.Model, windows: Tokens, progress: Progress) -> Fisher:
@@ -78,10 +100,10 @@ def measure(model: ir.Model, windows: Tokens, progress: Progress) -> Fisher:
         loaded = run.load(block)
         streams.append([loaded(stream) for stream in streams[-1]])
     head, gradients = _head(run, streams.pop())
-    linears = {str(run.head_weight.name): head}
+    linears: dict[str, Probe] = {}
     for block in reversed(run.blocks):
         loaded = run.load(block)
-        squares: dict[str, list[torch.Tensor]] = {}
+        found: dict[str, list[torch.Tensor]] = {}
         for i, stream in enumerate(streams.pop()):
             outputs: dict[str, torch.Tensor] = {}
 
@@ -94,13 +116,17 @@ def measure(model: ir.Model, windows: Tokens, progress: Progress) -> Fisher:
             torch.autograd.backward(loaded(entry, observe, gradients=True), gradients[i])
             gradients[i] = _gradient(entry)
             for name, output in outputs.items():
-                squares.setdefault(name, []).append(_gradient(output)[0].square() / 2)
-        for name, found in squares.items():
-            together = torch.cat(found)
-            rows, weights = drawn(together.sum(dim=0, dtype=torch.float64).numpy())
-            linears[name] = Probe(rows, together[:, rows] * torch.from_numpy(weights))
-            progress(together.shape[1], name)
-    return Fisher(linears, torch.cat([gradient[0].square() / 2 for gradient in gradients]))
+                found.setdefault(name, []).append(_gradient(output))
+        for name, parts in found.items():
+            together = torch.cat(parts)
+            rows, stand_for = drawn(together.square().sum(dim=(0, 1), dtype=torch.float64).numpy())
+            linears[name] = Probe(rows, torch.from_numpy(stand_for), together[:, :, rows])
+        for node in block.nodes:
+            if node.op_type == "Linear" and node.inputs[1] is not None:
+                progress(float_rows(node.inputs[1]).size, str(node.inputs[1].name))
+    stream = torch.cat(gradients)
+    width = stream.shape[2]
+    return Fisher(linears, head, Probe(np.arange(width), torch.ones(width), stream))
 
 
 def drawn(shares: npt.NDArray[np.float64], n: int = ROWS) -> tuple[npt.NDArray[np.intp], Floats]:
@@ -131,7 +157,7 @@ def _gradient(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.grad
 
 
-def _head(run: Blockwise, streams: Sequence[torch.Tensor]) -> tuple[Probe, list[torch.Tensor]]:
+def _head(run: Blockwise, streams: Sequence[torch.Tensor]) -> tuple[HeadProbe, list[torch.Tensor]]:
     """The head's rows, and the derivative of the log likelihood of drawn tokens at the last residual stream."""
     entries = [stream.clone().requires_grad_() for stream in streams]
     hidden = [run.last_hidden(entry, gradients=True) for entry in entries]
@@ -139,12 +165,12 @@ def _head(run: Blockwise, streams: Sequence[torch.Tensor]) -> tuple[Probe, list[
         together = torch.cat([one[0].detach() for one in hidden])
         likelihood = _logsumexp(run, together)
         gradient, shares = _drawn_gradient(run, together, likelihood)
-        rows, weights = drawn(shares.numpy())
+        rows, stand_for = drawn(shares.numpy())
         probability = (F.linear(together, selected(run.head_weight, rows)) - likelihood[:, None]).exp()
-        curvature = probability * (1 - probability) / 2 * torch.from_numpy(weights)
+        curvature = probability * (1 - probability) * torch.from_numpy(stand_for)
     parts = torch.split(gradient, [one.shape[1] for one in hidden])
     torch.autograd.backward(hidden, [part[None] for part in parts])
-    return Probe(rows, curvature), [_gradient(entry) for entry in entries]
+    return HeadProbe(rows, curvature.view(len(streams), -1, len(rows))), [_gradient(entry) for entry in entries]
 
 
 def _logsumexp(run: Blockwise, hidden: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,7 @@ def measure(
         streams = [run.embed(window.tolist()) for window in (*first, *others)]
         for block in run.blocks:
             loaded = run.load(block)
-            inputs = _Inputs({node.inputs[0] for node in block.nodes if node.op_type == "Linear"}, first.size)
+            inputs = _Inputs({node.inputs[0] for node in block.nodes if node.op_type == "Linear"}, len(first))
             streams = [loaded(stream, inputs.observe) for stream in streams]
             for node in block.nodes:
                 if node.op_type == "Linear" and node.inputs[0] is not None and node.inputs[1] is not None:
@@ -70,10 +70,10 @@ def measure(
                         for kind, error in _errors(weight, probe.rows, types, calibrated, inputs.factored(node))
                     }
                     progress(int(row_tensor(weight).size), str(weight.name))
-        head, probe = run.head_weight, known.linears[str(run.head_weight.name)]
-        hidden = torch.cat([run.last_hidden(stream)[0] for stream in streams[: len(first)]])
-        errors = _errors(head, probe.rows, types, calibrated)
-        losses[str(head.name)] = {kind.name: probe.divergence(hidden @ error.T) for kind, error in errors}
+        hidden = torch.cat([run.last_hidden(stream) for stream in streams[: len(first)]])
+        errors = _errors(run.head_weight, known.head.rows, types, calibrated)
+        found = {kind.name: known.head.divergence(hidden @ error.T) for kind, error in errors}
+        losses[str(run.head_weight.name)] = found
     _add_embedding(losses, model, calibrated, first, types, known.embedding)
     return losses
 
@@ -96,7 +96,7 @@ class _Inputs:
 
     Attributes:
         sources: The activations of interest.
-        n_kept: Tokens that are kept as they are, the first that pass.
+        n_kept: Windows that are kept as they are, the first that pass.
     """
 
     sources: Collection[ir.Value | None]
@@ -111,11 +111,11 @@ class _Inputs:
         if value not in self._moments:
             self._moments[value], self._kept[value] = torch.zeros(output.shape[-1], output.shape[-1]), []
         self._moments[value] += gram(output, output)
-        if sum(map(len, self._kept[value])) < self.n_kept:
-            self._kept[value].append(output[0])
+        if len(self._kept[value]) < self.n_kept:
+            self._kept[value].append(output)
 
     def seen(self, value: ir.Value) -> torch.Tensor:
-        """The first tokens of an activation, ``[tokens, width]``."""
+        """The first windows of an activation, ``[windows, tokens, width]``."""
         return torch.cat(self._kept[value])
 
     def factored(self, node: ir.Node) -> Callable[[int], gptq.Hessian]:
@@ -162,13 +162,13 @@ def _add_embedding(
     calibrated: Calibrated,
     windows: Tokens,
     types: Collection[WeightType],
-    curvature: torch.Tensor,
+    channels: fisher.Probe,
 ) -> None:
     """The embedding's losses: of the rows of the text's tokens, beside those of a head that it may be tied to."""
     table = next(node.inputs[1] for node in model.graph if node.op_type == "Embedding")
     assert table is not None and EMBEDDING in roles(table)
-    tokens, index = np.unique(windows.reshape(-1), return_inverse=True)
+    tokens, index = np.unique(windows, return_inverse=True)
+    places = torch.from_numpy(index.reshape(windows.shape))
     found = losses.setdefault(str(table.name), {})
     for kind, error in _errors(table, tokens, types, calibrated):
-        divergence = (curvature * error[torch.from_numpy(index)].square()).sum(dtype=torch.float64)
-        found[kind.name] = found.get(kind.name, 0.0) + float(divergence) / windows.size
+        found[kind.name] = found.get(kind.name, 0.0) + channels.divergence(error[places])
