@@ -15,7 +15,7 @@ from exporter.allocation import Allocation
 from exporter.errors import AllocationError
 from exporter.quant.allocation import optimiser
 from exporter.quant.allocation.optimiser import Choice
-from exporter.quant.allocation.types import matrices
+from exporter.quant.allocation.types import matrices, require_floats
 from exporter.quant.calibration import file
 from exporter.quant.calibration.file import Calibration
 from exporter.quant.calibration.use import equalize
@@ -142,6 +142,8 @@ def measured(
     Raises:
         CalibrationError: If the text is unfit, or what was named has no text and no losses.
     """
+    graph = source.graph()
+    require_floats(graph)
     base = calibration.obtain(asked, source, model, (), out, reporter)
     named = {name for losses in base.losses.values() for name in losses}
     missing = [kind for kind in types if kind.name not in named]
@@ -157,7 +159,6 @@ def measured(
     from exporter.quant.allocation.losses import measure  # torch
 
     tokens = calibration.read_tokens(asked, source, reporter)
-    graph = source.graph()
     known = equalize(graph, base)
     n = 2 * sum(int(np.prod(matrix.shape)) for matrix in matrices(graph).values())
     advance = reporter.stage(f"measuring what {len(missing)} types cost each matrix", n)

@@ -120,13 +120,27 @@ def require_types(request: Request, rows: Sequence[tuple[Target, str]]) -> None:
             allocating.read(request.allocate.plan, rows)
 
 
+def planned(request: Request, source: Source, rows: Sequence[tuple[Target, str]], reporter: Reporter) -> list[Cell]:
+    """The artifacts as their rows have them; what was decided on the way is said."""
+    for note in source.checkpoint.notes:
+        reporter.note(note)
+    cells = [Cell(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in rows]
+    for note in dict.fromkeys(f"{cell.target.name}: {note}" for cell in cells for note in cell.plan.notes):
+        reporter.note(note)
+    return cells
+
+
 def allocated(
-    request: Request, source: Source, rows: Sequence[tuple[Target, str]], hashes: FileHashes, reporter: Reporter
+    request: Request,
+    asked: allocating.Asked,
+    source: Source,
+    cells: Sequence[Cell],
+    hashes: FileHashes,
+    reporter: Reporter,
 ) -> list[Cell]:
-    """The artifacts, with types as they were asked for; where none were, as their rows have them."""
-    asked, losses = request.allocate, None
-    found: list[Cell] = []
-    if asked is not None and asked.budget is not None:
+    """The artifacts with types of their own for their matrices: those of a plan, or chosen under a budget."""
+    rows, losses = [(cell.target, cell.quant) for cell in cells], None
+    if asked.budget is not None:
         if request.calibrate is None:
             raise AllocationError(
                 "a budget needs a text on which to measure what each type costs", hint=f"--calibrate {texts.BUILTIN}"
@@ -134,14 +148,15 @@ def allocated(
         digest = calibration.model_digest(hashes.result(), request.source.to_dict())
         types = {kind.name: kind for target, quant in rows for kind in target.quant(quant).types.values()}
         losses = allocating.measured(request.calibrate, source, digest, types.values(), request.out, reporter)
+    found: list[Cell] = []
     for target, quant in rows:
-        chosen = None
-        if asked is not None and asked.plan is not None:
-            chosen = allocating.read(asked.plan, rows)
-        elif asked is not None and asked.budget is not None and losses is not None:
+        if asked.budget is not None and losses is not None:
             plan_with = allocating.plan_with(target, source, quant, request.options)
             chosen = allocating.allocate(target, quant, asked.budget, losses.losses, plan_with)
-        options = dataclasses.replace(request.options, types={} if chosen is None else chosen.types)
+        else:
+            assert asked.plan is not None
+            chosen = allocating.read(asked.plan, rows)
+        options = dataclasses.replace(request.options, types=chosen.types)
         plan = target.plan(source.subject(), quant, options)
         found.append(Cell(target, quant, plan, allocation=chosen, losses=losses))
     return found

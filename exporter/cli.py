@@ -157,7 +157,7 @@ def export(
         allocate=allocate,
     )
     if dry_run:
-        predictions = pipeline.predict(request, reporter)[1]
+        predictions = pipeline.predict(request, reporter)
         reporter.close()
         print_predictions(predictions, output)
         return

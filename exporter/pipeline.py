@@ -13,7 +13,16 @@ from exporter import allocation, calibration, card, manifest, parity
 from exporter.allocating import bits_per_weight
 from exporter.allocation import Allocation
 from exporter.artifact import MANIFEST, FileHashes, Staging, staging
-from exporter.cells import Cell, Request, allocated, calibrated, refuse_idle_calibration, require_types, rows_of
+from exporter.cells import (
+    Cell,
+    Request,
+    allocated,
+    calibrated,
+    planned,
+    refuse_idle_calibration,
+    require_types,
+    rows_of,
+)
 from exporter.errors import OutputError
 from exporter.proving import Prover
 from exporter.quant.calibration.file import Calibration
@@ -62,17 +71,19 @@ class Result:
         return "not run" if self.parity is None else self.parity.verdict
 
 
-def predict(request: Request, reporter: Reporter) -> tuple[Source, list[Prediction]]:
-    """What an export would write, without writing or quantizing anything. A budget is spent on what is measured."""
+def predict(request: Request, reporter: Reporter) -> list[Prediction]:
+    """What an export would write, without writing anything; only a budget takes more than a look at the model."""
     source = open_source(request.model, request.source)
     rows = rows_of(request, source.checkpoint.quants)
     require_types(request, rows)
-    hashes = FileHashes(source.checkpoint.files)
-    try:
-        cells = allocated(request, source, rows, hashes, reporter)
-    finally:
-        hashes.close()
-    return source, [
+    cells = planned(request, source, rows, reporter)
+    if request.allocate is not None:
+        hashes = FileHashes(source.checkpoint.files)
+        try:
+            cells = allocated(request, request.allocate, source, cells, hashes, reporter)
+        finally:
+            hashes.close()
+    return [
         Prediction(*cell.key, cell.plan.files, bits_per_weight(cell.plan), cell.plan.peak_bytes, cell.allocation)
         for cell in cells
     ]
@@ -94,20 +105,16 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     if request.check:
         for target in {target.name: target for target, _ in rows}.values():
             target.require_runtime()
-    for note in source.checkpoint.notes:
-        reporter.note(note)
     refuse_idle_calibration(request, rows)
     require_types(request, rows)
-    cells = [Cell(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in rows]
-    for note in dict.fromkeys(f"{cell.target.name}: {note}" for cell in cells for note in cell.plan.notes):
-        reporter.note(note)
+    cells = planned(request, source, rows, reporter)
     shared = SharedFiles(source, (target for target, _ in rows))
     _refuse_destination(request, source, cells, shared)
     hashes = FileHashes(source.checkpoint.files)
     used: list[Calibration] = []
     try:
         if request.allocate is not None:
-            cells = allocated(request, source, rows, hashes, reporter)
+            cells = allocated(request, request.allocate, source, cells, hashes, reporter)
             _refuse_destination(request, source, cells, shared)
         cells = calibrated(request, source, cells, hashes, reporter)
         used += [known for cell in cells for known in (cell.calibration, cell.losses) if known is not None]

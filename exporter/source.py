@@ -28,7 +28,7 @@ class SourceOptions:
 
     Attributes:
         revision: Hub revision (branch, tag or commit).
-        max_seq_len: Context length to declare, in tokens; at most the model's own.
+        max_seq_len: Context length to declare, in tokens; one beyond the model's own is noted.
         rope_scale_factor: Overrides the factor of Llama 3's RoPE scaling.
     """
 

@@ -10,6 +10,7 @@ import pytest
 from exporter.errors import ExporterError
 from exporter.ir import interpreter
 from exporter.parity import check_weights
+from exporter.source import SourceOptions, open_source
 from exporter.targets.base import Options
 from exporter.targets.executorch import worker
 from exporter.targets.executorch.reading import PtdFile
@@ -96,10 +97,27 @@ def test_executorch_itself_reads_the_data_file(huggingface_folder: Folder, tmp_p
 
 
 @pytest.mark.slow
-def test_the_runner_takes_both(tmp_path: Path) -> None:
-    exported = export(smollm2_gguf(), tmp_path, "int4", SPLIT)
-    prompt = exported.source.tokenizer.render_chat(MESSAGES)
-    assert "Paris" in ExecuTorch(exported.path, exported.data).generate(prompt, 60)
+def test_the_runner_runs_two_contexts_over_one_file(tmp_path: Path) -> None:
+    """As ``docs/executorch.md`` says: two exports, and what an app ships of them is two programs and one data file."""
+    programs, hashes = {}, set()
+    for n in (256, 1024):
+        out = tmp_path / str(n)
+        options = ("--max-seq-len", n, "--split-weights", "--no-verify")
+        assert export_in_full(smollm2_gguf(), out, "int4", options=options).code == 0
+        program, data = artifacts(out)["int4"]["files"]
+        programs[n], shipped = out / program["path"], out / data["path"]
+        hashes.add(data["sha256"])
+    assert len(hashes) == 1
+    (tmp_path / "256").joinpath(data["path"]).unlink()
+
+    question = open_source(str(smollm2_gguf()), SourceOptions()).tokenizer.render_chat(MESSAGES)
+    for program in programs.values():
+        assert "Paris" in ExecuTorch(program, shipped).generate(question, 60)
+    long = "This is a long story. " * 60 + question
+    assert ExecuTorch(programs[1024], shipped).generate(long, 20)
+    with pytest.raises(ExporterError, match="ExecuTorch fails") as refusal:
+        ExecuTorch(programs[256], shipped).generate(long, 20)
+    assert ">= max_context_len 256" in str(refusal.value.found)
 
 
 # --- Negative controls ----------------------------------------------------------------------------------------------

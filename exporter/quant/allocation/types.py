@@ -33,6 +33,21 @@ def matrices(model: ir.Model) -> dict[str, Matrix]:
     return found
 
 
+def require_floats(model: ir.Model) -> None:
+    """Refuse a graph whose integers somebody has chosen.
+
+    Raises:
+        AllocationError: If there is one.
+    """
+    if chosen := quantized_weights(model):
+        raise AllocationError(
+            "the checkpoint has chosen its integers already",
+            expected="float weights",
+            found=f"{chosen[0].name} and {len(chosen) - 1} more in integers",
+            hint="export the bf16 checkpoint that it was made from",
+        )
+
+
 def resolve(
     model: ir.Model, row: str, available: Mapping[str, WeightType], names: Mapping[str, str]
 ) -> dict[str, WeightType]:
@@ -47,15 +62,9 @@ def resolve(
     Raises:
         AllocationError: If there is no such weight or type, or a weight cannot be stored so.
     """
-    known = matrices(model)
-    if names and (chosen := quantized_weights(model)):
-        raise AllocationError(
-            "the checkpoint has chosen its integers already",
-            expected="float weights",
-            found=f"{chosen[0].name} and {len(chosen) - 1} more in integers",
-            hint="export the bf16 checkpoint that it was made from",
-        )
-    found = {}
+    known, found = matrices(model), {}
+    if names:
+        require_floats(model)
     for weight, name in names.items():
         if weight not in known:
             near = difflib.get_close_matches(weight, known, 3)

@@ -62,7 +62,8 @@ class Moments:
         """The Cholesky factor that targets are solved with; of the moments as they are when the first is asked for."""
         ridged = self.hessian.clone()
         ridged.diagonal().add_(TRUST * float(self.hessian.diagonal().mean()))
-        return torch.linalg.cholesky(ridged)
+        factor: torch.Tensor = torch.linalg.cholesky(ridged)
+        return factor
 
     def target(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """The weight that makes up best for what earlier layers have lost, float32 ``[out, in]``."""

@@ -123,7 +123,7 @@ class Run:
                 squares = values[measured].square().sum(dim=(0, 1), dtype=torch.float64)
                 total = squares if not len(total) else total + squares
         # A float32 sum divided by a float32 count, as llama-quantize will divide what ``imatrix`` writes.
-        mean: Floats = total.to(torch.float32).numpy() / np.float32(self._windows.size)
+        mean: Floats = total.to(torch.float32).div(self._windows.size).numpy()
         return mean
 
     def _round(self, stage: Stage, weights: dict[ir.Value, RowTensor]) -> dict[str, npt.NDArray[Any]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from exporter.checkpoint.tokenizer_files import TIKTOKEN
-from exporter.config import ModelConfig
 from exporter.ir.build import config_of
 from exporter.targets import hf_files
-from exporter.targets.base import Subject
+from exporter.targets.base import PlannedFile, Subject
 from exporter.targets.executorch import wheel
+from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.hf_files import generation_config, model_config, tokenizer_config
 from exporter.tokenizer import Tokenizer
 from exporter.tokenizer.pretokenizers import DIGIT
@@ -33,30 +35,21 @@ def context_length(subject: Subject) -> int:
     return known if subject.context_asked else min(known, CONTEXT)
 
 
-def cache_bytes(config: ModelConfig) -> int:
-    """Keys and values of every position, float32."""
-    return 2 * 4 * config.n_layers * config.n_kv_heads * config.head_dim * config.max_seq_len
+def context_note(held: int, known: int, takes: str) -> str:
+    """What the user should hear of a cache of ``held`` positions where the model knows ``known``."""
+    positions = f"{held} positions" if held == known else f"{held} of the model's {known} positions"
+    ask = "" if held == known else "; --max-seq-len asks for another number"
+    return f"the cache holds {positions}{takes}{ask}"
 
 
-def context_notes(config: ModelConfig, full: int) -> list[str]:
-    """What the user should hear of a cache that is smaller than the ``full`` number of positions."""
-    if config.max_seq_len == full:
-        return []
-    megabytes = cache_bytes(config) / 1e6
-    return [
-        f"the cache holds {config.max_seq_len} of the model's {full} positions and takes {megabytes:.0f} MB; "
-        "--max-seq-len asks for another number"
-    ]
-
-
-def render(subject: Subject) -> dict[str, str | bytes]:
-    """Path below the output folder -> content."""
+def render(subject: Subject, artifacts: Mapping[ExecuTorchQuant, Sequence[PlannedFile]]) -> dict[str, str | bytes]:
+    """Path below the output folder -> content; ``artifacts`` maps rows to the files of their programs."""
     tokenizer, length = subject.tokenizer, context_length(subject)
     documents = {
         "config.json": model_config(config_of(subject.model).replace(max_seq_len=length), tokenizer),
         "generation_config.json": generation_config(tokenizer),
         "tokenizer_config.json": tokenizer_config(tokenizer, length),
-        "runtime.json": _runtime(tokenizer, length),
+        "runtime.json": _runtime(tokenizer, length, artifacts),
     }
     found: dict[str, str | bytes] = {
         name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in documents.items()
@@ -67,17 +60,29 @@ def render(subject: Subject) -> dict[str, str | bytes]:
     return {f"{FOLDER}/{name}": content for name, content in found.items()}
 
 
-def _runtime(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
-    """What an app needs before it loads the program: which runtime, how long a chat, where it ends."""
+def _runtime(
+    tokenizer: Tokenizer, length: int, artifacts: Mapping[ExecuTorchQuant, Sequence[PlannedFile]]
+) -> dict[str, Any]:
+    """What an app needs before it loads a program: which runtime, how long a chat, where it ends.
+
+    Documented in ``docs/executorch.md``.
+    """
     return {
         "runtime": wheel.PACKAGE,
         "version": wheel.RELEASE,
+        "torch": wheel.CHECKED[wheel.RELEASE],
         "packages": PACKAGES,
+        "programs": [_program(quant, files) for quant, files in artifacts.items()],
         "context_length": length,
         "bos_id": tokenizer.bos_id,
         "stop_ids": list(tokenizer.stop_ids),
         "special_tokens": list(tokenizer.special_tokens),
     }
+
+
+def _program(quant: ExecuTorchQuant, files: Sequence[PlannedFile]) -> dict[str, Any]:
+    program, *data = (PurePosixPath(file.path).name for file in files)
+    return {"program": program, "data": data, "quant": quant.name, "backend": quant.backend}
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -59,6 +59,11 @@ class Layout:
     def nbytes(self) -> int:
         return len(self.head) + self._segments.end
 
+    @property
+    def planned_bytes(self) -> int:
+        """Memory that the runtime takes when it loads the program: the cache, and what kernels hand to each other."""
+        return sum(self.document["execution_plan"][0]["non_const_buffer_sizes"])
+
     @cached_property
     def document(self) -> dict[str, Any]:
         """The flatbuffer's tables."""

@@ -40,6 +40,10 @@ from exporter.targets.executorch.walk import (
 from exporter.targets.executorch.weights import array, float_weight, int4_table, int8_groups
 from exporter.tensors import RowTensor, from_array, permute_rows
 
+MAX_TOKENS = 512
+"""Of one call; the runner cuts longer prompts. What its tensors take is planned for so many, whether they come or not,
+and nothing is gained by more (``python -m benchmarks.executorch_prompt``)."""
+
 
 def _readers(node: ir.Node) -> list[ir.Node]:
     return [user for user, _ in node.outputs[0].uses()]
@@ -294,7 +298,7 @@ def lower(model: ir.Model, engine: Engine) -> Lowered:
     """
     verify(model)
     context = config_of(model).max_seq_len
-    program = Program(context)
+    program = Program(min(context, MAX_TOKENS))
     tokens, start = program.input((1, TOKENS), LONG), program.input((1,), LONG)
     position = program.integer(0)
     program.kernel("aten::_local_scalar_dense", "", [start], position)

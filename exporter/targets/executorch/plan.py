@@ -68,9 +68,9 @@ class ExecuTorchPlan:
         self._scales = fit_scales(self._model, chosen)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)
-        self._full_context = config.max_seq_len
+        self._known_context = config.max_seq_len
         self._lowered = lower(self._model, ENGINES[quant.backend](quant))
-        values = constant_values(self._model, subject.tokenizer)
+        values = constant_values(self._model, subject.tokenizer, self._lowered.program.max_tokens)
         self._layout = Layout(self._lowered, values, split=options.split_weights)
         self._data = DataFile(self._lowered) if options.split_weights else None
         self._releases = [RELEASES[key] for key in backends.get(quant.backend).releases]
@@ -107,7 +107,9 @@ class ExecuTorchPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        return [*self._scales.notes, *files.context_notes(self._config, self._full_context)]
+        taken = self._layout.planned_bytes / 1e6
+        takes = f"; with it, a loaded program takes {taken:.1f} MB beside its weights"
+        return [*self._scales.notes, files.context_note(self._config.max_seq_len, self._known_context, takes)]
 
     def write(self, folder: Path, progress: Progress) -> list[WrittenFile]:
         (folder / files.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -118,9 +120,10 @@ class ExecuTorchPlan:
         ]
 
 
-def constant_values(model: ir.Model, tokenizer: Tokenizer, *, dynamic: bool = True) -> Constants:
+def constant_values(model: ir.Model, tokenizer: Tokenizer, max_tokens: int, *, dynamic: bool = True) -> Constants:
     """What the LLM runner asks a program for (executorch ``extension/llm/runner/constants.h``).
 
+    Its ``max_seq_len`` is the length of one call, ``max_tokens``; what others mean by the name is ``max_context_len``.
     Without ``dynamic`` it feeds a prompt token by token.
     """
     config = config_of(model)
@@ -128,7 +131,7 @@ def constant_values(model: ir.Model, tokenizer: Tokenizer, *, dynamic: bool = Tr
     return {
         **known,
         "get_eos_ids": tokenizer.stop_ids,
-        "get_max_seq_len": config.max_seq_len,
+        "get_max_seq_len": max_tokens,
         "get_max_context_len": config.max_seq_len,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.n_layers,

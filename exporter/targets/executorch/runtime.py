@@ -44,9 +44,9 @@ class ExecuTorch:
         """Logits at every position, ``[n_tokens, vocab_size]``.
 
         The program gives the last token's logits only, as the runner wants them. So the positions before the end of
-        the prompt are asked for one by one; then the prompt enters again from position 0 in one batch, which writes
-        every key and value anew and gives the logits of its last position; then the rest follows one by one. All that
-        follows reads what the batch has written.
+        the prompt are asked for one by one; then the prompt enters again from position 0 as the runner lets it, in
+        one batch or several, which writes every key and value anew and gives the logits of its last position; then the
+        rest follows one by one. All that follows reads what the batches have written.
 
         Raises:
             TargetError: If there are more tokens than the cache has positions, or ExecuTorch fails.
@@ -60,7 +60,7 @@ class ExecuTorch:
             return found
 
     def greedy(self, token_ids: Sequence[int], n_predict: int) -> list[int]:
-        """See :class:`exporter.targets.base.Runtime`; the prompt enters in one batch.
+        """See :class:`exporter.targets.base.Runtime`; the prompt enters as the runner lets it.
 
         Raises:
             TargetError: If prompt and answer do not fit into the cache, or ExecuTorch fails.

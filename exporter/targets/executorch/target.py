@@ -55,7 +55,7 @@ class _ExecuTorch(Target):
     def shared_files(
         self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]
     ) -> Mapping[str, str | bytes]:
-        return shared.render(subject)
+        return shared.render(subject, {self.quant(quant): files for quant, files in sorted(artifacts.items())})
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
         program, *data = (file.path for file in files)

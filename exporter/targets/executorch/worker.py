@@ -52,20 +52,26 @@ def forward(program: Any, ids: Sequence[int], position: int) -> npt.NDArray[np.f
     return found
 
 
+def prefill(program: Any, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Logits of a prompt's last token. It enters as the runner lets it, in the longest pieces that a call takes."""
+    size = call(program, "get_max_seq_len")
+    return [forward(program, ids[at : at + size], at) for at in range(0, len(ids), size)][-1]
+
+
 def logits(request: Request) -> None:
     """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.logits`; saves the array as ``request["out"]``."""
     program = open_program(request["model"], request["data"])
-    ids, prefill = request["ids"], request["prefill"]
-    rows = [forward(program, ids[i : i + 1], i) for i in range(prefill - 1)]
-    rows.append(forward(program, ids[:prefill], 0))
-    rows += [forward(program, ids[i : i + 1], i) for i in range(prefill, len(ids))]
+    ids, n_prompt = request["ids"], request["prefill"]
+    rows = [forward(program, ids[i : i + 1], i) for i in range(n_prompt - 1)]
+    rows.append(prefill(program, ids[:n_prompt]))
+    rows += [forward(program, ids[i : i + 1], i) for i in range(n_prompt, len(ids))]
     np.save(request["out"], np.stack(rows))
 
 
 def greedy(request: Request) -> list[int]:
     """See :meth:`exporter.targets.executorch.runtime.ExecuTorch.greedy`."""
     program, ids, found = open_program(request["model"], request["data"]), request["ids"], list[int]()
-    scores = forward(program, ids, 0)
+    scores = prefill(program, ids)
     while len(found) < request["n_predict"] and (token := int(scores.argmax())) not in request["stops"]:
         found.append(token)
         scores = forward(program, [token], len(ids) + len(found) - 1)
@@ -97,7 +103,10 @@ def main() -> None:
     stdout = os.dup(1)
     os.dup2(2, 1)  # Nothing that native code prints may end up in the answer.
     request = json.load(sys.stdin)
-    text = json.dumps(REQUESTS[request["request"]](request))
+    try:
+        text = json.dumps(REQUESTS[request["request"]](request))
+    except RuntimeError as error:  # ExecuTorch's own; its log, just above, says more than a traceback
+        sys.exit(str(error))
     with os.fdopen(stdout, "w") as file:
         file.write(text)
 

@@ -28,8 +28,8 @@ from exporter.ir.verify import verify
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, row_tensor
 from exporter.rope import half_from_interleaved
 from exporter.targets.base import EXPORT_THE_ORIGINAL
+from exporter.targets.half import RESIDUAL_HEADROOM
 from exporter.targets.onnx import batch, names
-from exporter.targets.onnx.capabilities import RESIDUAL_HEADROOM
 from exporter.targets.onnx.emit import IR_VERSION, Emitter
 from exporter.targets.onnx.integer_product import planes, product
 from exporter.targets.onnx.rotary import rotary_tables

@@ -72,6 +72,8 @@ class Blocks(torch.nn.Module):
             the scales of a matrix, so that those of a table that is a matrix as well must be its own.
     """
 
+    scales: torch.Tensor
+
     def __init__(self, ints: RowTensor, scales: RowTensor, block: int, dtype: np.dtype[Any], *, zeros: bool) -> None:
         super().__init__()
         self.register_buffer("ints", whole(ints, np.dtype(np.int8)))
@@ -103,6 +105,9 @@ class Decoder(torch.nn.Module):
     Attributes:
         parameters_by_name: Canonical name -> module that gives it.
     """
+
+    cos: torch.Tensor
+    sin: torch.Tensor
 
     def __init__(self, model: ir.Model, *, half: bool = False, headroom: float = 1.0, zeros: bool = False) -> None:
         super().__init__()
@@ -217,7 +222,8 @@ class Decoder(torch.nn.Module):
         # Dividing first changes nothing but the range: numerator and denominator shrink alike.
         largest = x.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
         unit, added = x / largest, (epsilon**0.5 / largest)
-        return unit * torch.rsqrt((unit * unit).mean(-1, keepdim=True) + added * added) * self._weight(node)
+        # Not rsqrt: Vulkan's compiler would take this for the plain norm, and ``added`` for a constant.
+        return unit / torch.sqrt((unit * unit).mean(-1, keepdim=True) + added * added) * self._weight(node)
 
 
 def _readers(node: ir.Node) -> list[ir.Node]:

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import onnx_ir as ir
 
 from exporter import parity
@@ -108,7 +107,7 @@ class CapturedPlan:
             )
         config = config_of(subject.model)
         model_config(config, subject.tokenizer)
-        self._full_context = config.max_seq_len
+        self._known_context = config.max_seq_len
         self._model = apply_recipe(subject.model.clone(), quant.recipe, calibrated=subject.calibrated)
         set_config(self._model, config.replace(max_seq_len=files.context_length(subject)))
         for node in self._model.graph:
@@ -159,8 +158,12 @@ class CapturedPlan:
     @property
     def _module_bytes(self) -> int:
         """Of the weights as the module holds them: integers of 4 bits have a byte each."""
-        item = np.dtype(np.float16 if self._quant.half and self._quant.backend == "coreml" else np.float32).itemsize
-        return sum((1 if is_quantized(v) else item) * int(float_rows(v).size) for v in self._weights)
+        return sum((1 if is_quantized(v) else self._itemsize) * int(float_rows(v).size) for v in self._weights)
+
+    @property
+    def _itemsize(self) -> int:
+        """Of a number of the module: Vulkan's are float32, its compiler makes halves of them."""
+        return 2 if self._quant.half and self._quant.backend == "coreml" else 4
 
     @property
     def requires(self) -> Mapping[str, Any]:
@@ -169,7 +172,10 @@ class CapturedPlan:
 
     @property
     def notes(self) -> Sequence[str]:
-        return files.context_notes(config_of(self._model), self._full_context)
+        config = config_of(self._model)
+        n_numbers = 2 * config.n_layers * config.n_kv_heads * config.head_dim * config.max_seq_len
+        takes = f" and takes {self._itemsize * n_numbers / 1e6:.1f} MB"
+        return [files.context_note(config.max_seq_len, self._known_context, takes)]
 
     @property
     def _compiler(self) -> Compiler:
@@ -178,7 +184,9 @@ class CapturedPlan:
 
     @property
     def _methods(self) -> Constants:
-        return constant_values(self._model, self._tokenizer, dynamic=self._compiler.DYNAMIC)
+        return constant_values(
+            self._model, self._tokenizer, config_of(self._model).max_seq_len, dynamic=self._compiler.DYNAMIC
+        )
 
     def _captured(self) -> tuple[Decoder, ExportedProgram]:
         quant = self._quant

@@ -16,12 +16,12 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
+from exporter.quant.packing import pack_4
 from exporter.targets.base import Progress, WrittenFile
 from exporter.targets.executorch.captured.decoder import Decoder, digest
 from exporter.targets.executorch.captured.quiet import quiet
 from exporter.targets.executorch.program import Constants
 from exporter.targets.executorch.reading import PteFile
-from exporter.targets.executorch.weights import pack_4
 from exporter.targets.streaming import HashedFile
 from exporter.tensors import Array
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 class VulkanDecoder(Decoder):
     """See :class:`Decoder`; the cache is the module's."""
+
+    positions: torch.Tensor
 
     def __init__(self, model: ir.Model, *, half: bool, headroom: float) -> None:
         # Half precision is a matter of the backend, which stores and computes as float16 what is float32 here.
