@@ -18,12 +18,14 @@ WORKERS = 2
 LLAMA_QUANTIZE = @node-llama-cpp/linux-x64@3.22.1
 LLAMA_QUANTIZE_MARK = .cache/node/node_modules/@node-llama-cpp/linux-x64/package.json
 
-.PHONY: help install demo web-demo android-check test test-fast lint bench oracle web-packages clean distclean
+.PHONY: help install demo web-demo android-check ios-check arm-check test test-fast lint bench oracle web-packages clean distclean
 
 help:
 	@echo "make demo       install, export the demo model to GGUF, verify it in llama.cpp, let it say a sentence"
 	@echo "make web-demo   export the demo model to ONNX and serve a chat page that runs it in the browser"
 	@echo "make android-check  compile and test the Android sample without an Android SDK"
+	@echo "make ios-check  compile and test the iOS sample without a Mac"
+	@echo "make arm-check  run exported programs with a phone's kernels, under QEMU"
 	@echo "make test       install, run the whole test suite (test-fast: without the slow tests)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      CPU time and memory of exports, next to llama.cpp's own quantizer"
@@ -57,6 +59,14 @@ web-demo: $(INSTALLED) web-packages
 # Needs no environment: its tools are fetched into .cache/android.
 android-check:
 	@$(PYTHON) -m scripts.android.check
+
+# Nor does this one; its Swift, if there is none, is fetched into .cache/ios.
+ios-check:
+	@$(PYTHON) -m scripts.ios.check
+
+# A whole aarch64 system, fetched into .cache/arm: 1 GB.
+arm-check: $(INSTALLED)
+	@$(PY) -m scripts.arm.check
 
 # Each worker computes on one core (tests/conftest.py).
 test: $(INSTALLED) oracle web-packages

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.ir import interpreter
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -61,8 +62,8 @@ def _rows(name: str, source: Source, folder: Path) -> None:
         path = folder / file.path
         candidate = LlamaCpp(path).logits(token_ids)
         model = parity.on_weights(source.graph(), GGUF.read_back([path]).weights)
-        plain = parity.compare(interpreter.logits(model, token_ids), candidate, token_ids)
-        rounded = parity.compare(_rounded(model, token_ids, ROUND[quant]), candidate, token_ids)
+        plain = compare(interpreter.logits(model, token_ids), candidate, token_ids)
+        rounded = compare(_rounded(model, token_ids, ROUND[quant]), candidate, token_ids)
         print(f"| {name} | {quant} | {plain.mean_kl:.1e} | {rounded.mean_kl:.1e} |", flush=True)
         path.unlink()
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from benchmarks import CACHE, table
 from benchmarks.judging import COLUMNS, Judge
-from benchmarks.quality import Silent
 from benchmarks.rescaled import demo_checkpoint, label
 from exporter import allocating
 from exporter.allocating import Budget, plan_with
 from exporter.artifact import sha256_file
 from exporter.calibration import DEFAULT_TOKENS, Asked, model_digest, obtain
 from exporter.commands.options import Size
+from exporter.console import SilentReporter
 from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration.file import Calibration
 from exporter.source import Source, SourceOptions, open_source
@@ -48,12 +48,12 @@ class Bench:
         self._judge = Judge.of(self._source, text)
         types = {kind.name: kind for quant in MIXED for kind in QUANTS[quant].types.values()}
         # Kept in the cache: another run of this benchmark finds it there.
-        self._losses = allocating.measured(asked, self._source, self._digest, types.values(), CACHE, Silent())
+        self._losses = allocating.measured(asked, self._source, self._digest, types.values(), CACHE, SilentReporter())
 
     def uniform(self, quant: str) -> None:
         """A row as it is, calibrated."""
         schemes = set(linear_schemes(GGUF.plan(self._source.subject(), quant, _OPTIONS).model).values())
-        known = obtain(self._asked, self._source, self._digest, schemes, CACHE, Silent())
+        known = obtain(self._asked, self._source, self._digest, schemes, CACHE, SilentReporter())
         self._row(quant, "", {}, known)
 
     def mixed(self, quant: str, nbytes: int) -> None:
@@ -61,7 +61,7 @@ class Bench:
         planned = plan_with(GGUF, self._source, quant, _OPTIONS)
         chosen = allocating.allocate(GGUF, quant, Budget(nbytes), self._losses.losses, planned)
         mix = linear_schemes(planned(chosen.types).model)
-        known = obtain(self._asked, self._source, self._digest, (), CACHE, Silent(), mix)
+        known = obtain(self._asked, self._source, self._digest, (), CACHE, SilentReporter(), mix)
         self._row(f"{quant}, {nbytes / 1e6:g} MB asked", f"{chosen.made['predicted_kl']:.4f}", chosen.types, known)
 
     def _row(self, quant: str, predicted: str, types: Mapping[str, str], known: Calibration) -> None:

@@ -22,7 +22,7 @@ from benchmarks import quantized_meta, table
 from benchmarks.executorch_turns import PROMPT, cores, take_turns
 from benchmarks.exports import export
 from benchmarks.measure import Usage, measure
-from exporter import parity
+from exporter.divergence import compare
 from exporter.source import SourceOptions, open_source
 from exporter.targets.base import Options
 from exporter.targets.executorch import lower, worker
@@ -164,7 +164,7 @@ def transform(shape: str, n_layers: int) -> None:
         "Hadamard transform", "prompt, CPU ms a token and layer", "decoding, CPU ms a layer", "KL to the kernel's"
     )
     for name, found in times.items():
-        kl = parity.compare(answers["kernel"][None], answers[name][None], prompt[:1]).mean_kl
+        kl = compare(answers["kernel"][None], answers[name][None], prompt[:1]).mean_kl
         prefill, decode = found.prefill_cpu - times["none"].prefill_cpu, found.decode_cpu - times["none"].decode_cpu
         table.row(name, f"{prefill / n_layers:.4f}", f"{decode / n_layers:.3f}", f"{kl:.1e}")
 

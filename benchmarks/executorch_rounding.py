@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import table
 from exporter import parity
+from exporter.divergence import compare
 from exporter.ir import interpreter
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -56,7 +57,7 @@ def written(source: Source, quant: str, folder: Path) -> Path:
 
 def kl(reference: parity.Logits, candidate: parity.Logits, ids: list[int]) -> str:
     """As a cell of a table."""
-    return f"{parity.compare(reference, candidate, ids).mean_kl:.1e}"
+    return f"{compare(reference, candidate, ids).mean_kl:.1e}"
 
 
 def _rounding_logits(model: Any, ids: list[int], rounds: xnnpack.Rounds, nudge: float = 0.0) -> parity.Logits:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.ir import interpreter
 from exporter.source import Source
 
@@ -32,7 +33,7 @@ class Judge:
 
     def cells(self, logits: Callable[[list[int]], parity.Logits]) -> list[str]:
         """Means over the passages, of KL with its standard error; see ``COLUMNS``."""
-        found = [parity.compare(r, logits(ids), ids) for r, ids in zip(self.references, self.passages, strict=True)]
+        found = [compare(r, logits(ids), ids) for r, ids in zip(self.references, self.passages, strict=True)]
         kl = np.array([d.mean_kl for d in found])
         return [
             f"{kl.mean():.4f} ± {kl.std(ddof=1) / np.sqrt(len(kl)):.4f}",

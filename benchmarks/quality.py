@@ -32,7 +32,7 @@ from exporter.targets.gguf.target import GGUF
 DEFAULT_QUANTS = ("int4", "q4_0", "q4_k_m", "int8", "q8_0")
 
 
-class Silent:
+class _Silent:
     """A reporter that says nothing."""
 
     def note(self, message: str) -> None:
@@ -58,7 +58,7 @@ def _row(
 def _calibrated(asked: Asked, source: Source) -> Calibration:
     hashes = {file: sha256_file(file) for file in source.checkpoint.files}
     # Kept in the cache: another run of this benchmark finds it there.
-    return obtain(asked, source, model_digest(hashes, {}), {INT4}, CACHE, Silent())
+    return obtain(asked, source, model_digest(hashes, {}), {INT4}, CACHE, _Silent())
 
 
 def main() -> None:

@@ -26,6 +26,12 @@ SHAPES: dict[str, ModelConfig] = {
         dim=2048, n_layers=16, n_heads=32, n_kv_heads=8, head_dim=64, ffn_dim=8192,
         rope_scaling=RopeScaling("llama3", factor=32.0), tied_embeddings=True, **_LLAMA3,
     ),
+    # https://huggingface.co/meta-llama/Llama-Guard-3-1B/blob/main/config.json: 1,498,482,688 parameters, the head
+    # counted and stored apart as in Meta's sizes
+    "guard-1b": ModelConfig(
+        dim=2048, n_layers=16, n_heads=32, n_kv_heads=8, head_dim=64, ffn_dim=8192,
+        rope_scaling=RopeScaling("llama3", factor=32.0), tied_embeddings=False, **_LLAMA3,
+    ),
     # https://huggingface.co/meta-llama/Llama-3.2-3B/blob/main/config.json: 3,212,749,824 parameters, tied
     "3b": ModelConfig(
         dim=3072, n_layers=28, n_heads=24, n_kv_heads=8, head_dim=128, ffn_dim=8192,

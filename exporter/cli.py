@@ -14,15 +14,17 @@ import click
 
 import exporter
 from exporter import interrupts
+from exporter.commands import proofs
 from exporter.commands.bundle import bundle, verify_bundle
+from exporter.commands.distill import distill
 from exporter.commands.evaluate import evaluate
+from exporter.commands.export import export
 from exporter.commands.guard import guard_eval
 from exporter.commands.imatrix import imatrix
 from exporter.commands.matrix import diff, matrix
-from exporter.commands.options import Size, common, open_reporter, source_options
-from exporter.commands.predictions import print_predictions
+from exporter.commands.options import common, open_reporter, source_options
 from exporter.commands.prune import prune, prune_guard
-from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
+from exporter.console import StderrReporter, emit_json, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as interrupt:
             _close_reporter(ctx)
-            click.echo("interrupted: nothing was changed", err=True)
+            # Who has left something says so.
+            left = getattr(interrupt, "__notes__", ["nothing was changed"])
+            click.echo(f"interrupted: {left[0]}", err=True)
             ctx.exit(interrupts.exit_code(interrupt))
 
 
@@ -63,164 +67,6 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model")
-@click.option("--target", "targets", multiple=True, required=True, help="Where it will run; repeatable.")
-@click.option("--quant", "quants", multiple=True, help="Quantization, see `exporter targets`; repeatable.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the artifacts.")
-@click.option("--force", is_flag=True, help="Replace artifacts that exist.")
-@click.option("--dry-run", is_flag=True, help="Predict files, sizes and memory; write nothing.")
-@click.option("--verify/--no-verify", "check", default=True, help="Prove parity in the real runtime.")
-@click.option("--split-max-size", type=Size(), help="Split GGUF files larger than this, e.g. 4G.")
-@click.option("--split-weights", is_flag=True, help="Give ExecuTorch's weights a .ptd file beside the .pte.")
-@click.option("--browser/--no-browser", default=True, help="Refuse ONNX variants too large for a browser.")
-@click.option(
-    "--group-size", type=click.IntRange(min=1), help="Columns that share a scale in 4-bit layers (ExecuTorch)."
-)
-@click.option("--backend", help="What ExecuTorch's program is made for, see `exporter targets`.")
-@click.option("--embedding", metavar="BITS,GROUP", help="Encoding of the embedding, e.g. 4,32 or 8 (ExecuTorch).")
-@click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
-@click.option(
-    "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
-)
-@click.option("--target-size", type=Size(), help="Choose a type for each matrix so that the files have this size.")
-@click.option(
-    "--bits-per-weight", type=click.FloatRange(min=0, min_open=True), help="The same, by the mean of all weights."
-)
-@click.option(
-    "--plan", type=click.Path(path_type=Path), help="The types of the matrices, as an earlier export wrote them."
-)
-@click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
-@click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
-@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="all cores")
-@source_options
-@common
-def export(
-    model: str,
-    targets: tuple[str, ...],
-    quants: tuple[str, ...],
-    out: Path,
-    force: bool,
-    dry_run: bool,
-    check: bool,
-    split_max_size: int | None,
-    split_weights: bool,
-    browser: bool,
-    group_size: int | None,
-    backend: str | None,
-    embedding: str | None,
-    calibrate: str | None,
-    calibration_tokens: int | None,
-    target_size: int | None,
-    bits_per_weight: float | None,
-    plan: Path | None,
-    bundled: bool,
-    bundle_dir: bool,
-    jobs: int,
-    revision: str | None,
-    max_seq_len: int | None,
-    rope_scale_factor: float | None,
-    output: str,
-    verbose: bool,
-    quiet: bool,
-) -> None:
-    """Export MODEL: a Meta folder, a Hugging Face folder, a .gguf file or a hub id; the format is recognised."""
-    from exporter import allocating, pipeline
-    from exporter.bundle.build import bundle_folder
-    from exporter.calibration import DEFAULT_TOKENS, Asked
-    from exporter.cells import Request
-    from exporter.quant.calibration.texts import BUILTIN
-    from exporter.source import SourceOptions
-    from exporter.targets.base import Options
-
-    reporter = open_reporter(verbose, quiet)
-    allocate = allocating.asked(target_size, bits_per_weight, plan)
-    # What a type costs can only be measured on a text.
-    text = BUILTIN if calibrate is None and allocate is not None and allocate.budget is not None else calibrate
-    request = Request(
-        model=model,
-        targets=tuple(dict.fromkeys(targets)),
-        quants=tuple(dict.fromkeys(q.lower() for q in quants)),
-        out=out,
-        force=force,
-        check=check,
-        source=SourceOptions(revision, max_seq_len, rope_scale_factor),
-        options=Options(
-            split_max_bytes=split_max_size,
-            split_weights=split_weights,
-            jobs=jobs,
-            browser=browser,
-            group_size=group_size,
-            embedding=embedding,
-            backend=backend,
-        ),
-        calibrate=None if text is None else Asked(text, calibration_tokens or DEFAULT_TOKENS),
-        allocate=allocate,
-    )
-    if dry_run:
-        predictions = pipeline.predict(request, reporter)
-        reporter.close()
-        print_predictions(predictions, output)
-        return
-    results = pipeline.export(request, reporter)
-    if (bundled or bundle_dir) and any(result.verdict == "pass" for result in results):
-        bundle_folder(out, reporter, as_folder=bundle_dir, force=True)
-    reporter.close()
-    for result in results:
-        _report_checks(reporter, result.target, result.quant, result.parity)
-    if output == "json":
-        emit_json({"out": str(out), "artifacts": [pipeline.artifact_entry(result) for result in results]})
-    else:
-        columns = ("file", "size", "bits/weight", "seconds", "peak memory", *_PARITY_COLUMNS)
-        print_table(columns, [_result_row(result) for result in results])
-    _fail_on_verdict([f"{r.target} {r.quant}" for r in results if r.verdict == "fail"], out)
-
-
-_PARITY_COLUMNS = ("faithfulness", "quality", "verdict")
-
-
-def _parity_cells(parity: Any) -> tuple[str, str, str]:
-    if parity is None:
-        return "-", "-", "not run"
-    if parity.not_run:
-        return "-", "-", parity.verdict
-    faithful, quality = parity.faithfulness, parity.quality
-    return (
-        f"KL {faithful.mean_kl:.1e}, max {faithful.max_abs:.1e}",
-        f"KL {quality.mean_kl:.1e}, top-1 {quality.top1:.1%}",
-        parity.verdict,
-    )
-
-
-def _result_row(result: Any) -> tuple[str, ...]:
-    return (
-        result.files[0].path + (f" (+{len(result.files) - 1})" if len(result.files) > 1 else ""),
-        size_text(sum(f.nbytes for f in result.files)),
-        f"{result.bits_per_weight:.2f}",
-        f"{result.seconds:.1f}",
-        memory_text(result.peak_bytes),
-        *_parity_cells(result.parity),
-    )
-
-
-def _report_checks(reporter: StderrReporter, target: str, quant: str, parity: Any) -> None:
-    for check in () if parity is None else parity.checks:
-        line = f"{target} {quant}: {check.name}: {'ok' if check.passed else 'FAILED'}: {check.detail}"
-        if check.passed:
-            reporter.detail(line)
-        else:
-            click.echo(line, err=True)
-
-
-def _fail_on_verdict(failed: list[str], out: Path) -> None:
-    if failed:
-        raise ParityError(
-            f"verdict FAIL: {', '.join(failed)}",
-            expected="the same function as the source, within the target's gates",
-            hint=f"the rejected files are under {out}/.rejected; the lines above say which check failed",
-        )
-
-
-@main.command()
 @click.argument("artifact_dir", metavar="ARTIFACT_DIR|BUNDLE", type=click.Path(path_type=Path))
 @click.option("--model", help="The source, where it is not where the manifest says.")
 @common
@@ -236,19 +82,19 @@ def verify(artifact_dir: Path, model: str | None, output: str, verbose: bool, qu
         return
     results = verify_folder(artifact_dir, model, reporter)
     reporter.close()
-    for r in results:
-        _report_checks(reporter, r.target, r.quant, r.parity)
+    entries: list[dict[str, Any]] = [
+        {"target": r.target, "quant": r.quant, "files": r.files, "parity": parity.to_json(r.parity)} for r in results
+    ]
+    for entry in entries:
+        proofs.report_checks(reporter, f"{entry['target']} {entry['quant']}", entry["parity"])
     if output == "json":
-        entries = [
-            {"target": r.target, "quant": r.quant, "files": r.files, "parity": parity.to_json(r.parity)}
-            for r in results
-        ]
         emit_json({"artifacts": entries})
     else:
         rows = [
-            (r.files[0]["path"], size_text(sum(f["bytes"] for f in r.files)), *_parity_cells(r.parity)) for r in results
+            (e["files"][0]["path"], size_text(sum(f["bytes"] for f in e["files"])), *proofs.cells(e["parity"]))
+            for e in entries
         ]
-        print_table(("file", "size", *_PARITY_COLUMNS), rows)
+        print_table(("file", "size", *proofs.COLUMNS), rows)
     failed = [f"{r.target} {r.quant}" for r in results if r.parity.verdict == "fail"]
     if failed:
         raise ParityError(f"verdict FAIL: {', '.join(failed)}", hint="export again with --force")
@@ -342,11 +188,13 @@ def _remarks(target: Any, quant: str) -> str:
     return also + (" (default)" if quant == target.default_quant else "")
 
 
+main.add_command(export)
 main.add_command(bundle)
 main.add_command(evaluate)
 main.add_command(imatrix)
 main.add_command(prune)
 main.add_command(prune_guard)
+main.add_command(distill)
 main.add_command(guard_eval)
 main.add_command(matrix)
 main.add_command(diff)

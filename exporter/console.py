@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from exporter.errors import ExporterError
 from exporter.targets.base import Progress
+
+_SECONDS_BETWEEN_LINES = 30
 
 
 def size_text(nbytes: float) -> str:
@@ -43,6 +47,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_c
     Console(highlight=False, width=10_000).print(table)
 
 
+class SilentReporter:
+    """See :class:`exporter.pipeline.Reporter`; for jobs that run side by side, and for benchmarks."""
+
+    def note(self, message: str) -> None: ...
+
+    def stage(self, title: str, total_bytes: int | None = None) -> Progress:
+        return lambda n, what: None
+
+    def steps(self, title: str, n_steps: int, n_done: int = 0) -> Progress:
+        return lambda n, what: None
+
+
 class StderrReporter:
     """Progress for people: stages as lines, bytes as a bar where stderr is a terminal.
 
@@ -59,6 +75,11 @@ class StderrReporter:
         if self.verbosity >= 0:
             self._say(f"note: {message}")
 
+    def line(self, message: str) -> None:
+        """One of a job's own steps."""
+        if self.verbosity >= 0:
+            self._say(message)
+
     def detail(self, message: str) -> None:
         if self.verbosity >= 1:
             self._say(message)
@@ -69,30 +90,47 @@ class StderrReporter:
             if self.verbosity >= 0:
                 self._say(title)
             return lambda nbytes, what: None
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
+        return self._drawn(title, total_bytes, 0, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+    def steps(self, title: str, n_steps: int, n_done: int = 0) -> Progress:
+        self.close()
+        if not self._terminal:
+            return self._lines(title, n_steps, n_done)
+        from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+
+        return self._drawn(title, n_steps, n_done, MofNCompleteColumn(), TimeRemainingColumn())
+
+    def _drawn(self, title: str, total: int, done: int, *columns: Any) -> Progress:
+        """A bar with these columns."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        what = TextColumn("{task.fields[what]}", style="dim")
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}", style="dim"),
-            console=Console(stderr=True),
-            transient=True,
+            TextColumn("{task.description}"), BarColumn(), *columns, what, console=Console(stderr=True), transient=True
         )
-        task = self._bar.add_task(title, total=total_bytes, what="")
+        task = self._bar.add_task(title, total=total, completed=done, what="")
         self._bar.start()
         bar = self._bar
-        return lambda nbytes, what: bar.update(task, advance=nbytes, what=what)
+        return lambda n, what: bar.update(task, advance=n, what=what)
+
+    def _lines(self, title: str, n_steps: int, n_done: int) -> Progress:
+        """A line for the first step, the last one, and one every half minute between: logs are read, not watched."""
+        begin = last = time.monotonic()
+        now_done = n_done
+
+        def advance(n: int, what: str) -> None:
+            nonlocal last, now_done
+            first, now_done = now_done == n_done, now_done + n
+            now = time.monotonic()
+            if self.verbosity >= 0 and (first or now_done == n_steps or now - last > _SECONDS_BETWEEN_LINES):
+                last = now
+                left = (now - begin) / (now_done - n_done) * (n_steps - now_done)
+                self._say(f"{title}: {now_done} of {n_steps}, {what}, {timedelta(seconds=round(left))} left")
+
+        return advance
 
     def close(self) -> None:
         """End the bar that is being drawn, if one is."""

@@ -13,6 +13,7 @@ from exporter.artifact import MANIFEST
 from exporter.console import size_text
 from exporter.ir.printer import dtype_text, lines
 from exporter.source import SourceOptions, open_source
+from exporter.targets.base import StoredTensor
 from exporter.tensors import RowTensor
 
 # Canonical name -> component; the first that matches.
@@ -31,16 +32,6 @@ def component(tensor: str) -> str:
 
 
 @dataclass(frozen=True)
-class TensorRow:
-    """One stored tensor: its canonical name, storage type, shape and bytes."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    nbytes: int
-
-
-@dataclass(frozen=True)
 class ModelReport:
     """A model, without reading its weights."""
 
@@ -50,7 +41,7 @@ class ModelReport:
     notes: Sequence[str]
     stop_tokens: Sequence[str]
     graph: Sequence[str]
-    tensors: Sequence[TensorRow]
+    tensors: Sequence[StoredTensor]
 
     @property
     def components(self) -> dict[str, int]:
@@ -133,16 +124,16 @@ class ArtifactReport:
         return "\n".join(out)
 
 
-def _row(tensor: RowTensor) -> TensorRow:
+def _row(tensor: RowTensor) -> StoredTensor:
     encoded, parts = tensor.encoded, tensor.quantized
     if parts is not None:
         # Meta's files hold an integer of 4 bits in a byte of its own.
-        return TensorRow(
+        return StoredTensor(
             str(tensor.name), dtype_text(parts.ints.dtype), tensor.dims, parts.ints.size + parts.scales.nbytes
         )
     kind = encoded.type_name if encoded else dtype_text(tensor.dtype)
     nbytes = encoded.row_nbytes * tensor.n_rows if encoded else tensor.nbytes
-    return TensorRow(str(tensor.name), kind, tensor.dims, nbytes)
+    return StoredTensor(str(tensor.name), kind, tensor.dims, nbytes)
 
 
 def inspect(path: str, options: SourceOptions) -> ModelReport | ArtifactReport:

@@ -15,10 +15,10 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from exporter.config import ModelConfig
+from exporter.divergence import UNKNOWN, Divergence, Logits, Positions, by_position
 from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import build, config_of
 from exporter.names import HEAD
@@ -29,8 +29,6 @@ from exporter.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
-
-Logits = npt.NDArray[np.float32]
 
 N_TOKENS = 160
 """Positions compared; enough for the low rotary frequencies to matter and cheap even for a 70B."""
@@ -46,29 +44,6 @@ a unit in the last place of bfloat16 at most."""
 
 EQUALIZED = 1e-4
 """Gate on what equalisation may change of a logit, in standard deviations: the order of float32 sums, no more."""
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """How far some logits are from a reference, over all positions.
-
-    Attributes:
-        max_abs: Largest absolute difference of a logit.
-        relative_max_abs: The same in standard deviations of the reference logits.
-        mean_kl: Mean over positions of KL(reference || candidate), nats.
-        top1: Share of positions where both rank the same token first.
-        perplexity_ratio: Candidate's perplexity of the text divided by the reference's.
-    """
-
-    max_abs: float
-    relative_max_abs: float
-    mean_kl: float
-    top1: float
-    perplexity_ratio: float
-
-
-UNKNOWN = Divergence(*(float("nan"),) * 5)
-"""Of logits that nobody could compute."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +74,38 @@ class Check:
 
 
 @dataclass(frozen=True)
+class WeightError:
+    """How far one decoded weight is from the source's, over the rows that were compared.
+
+    Attributes:
+        norm: Euclidean length of the source's rows, all together.
+        error: Length of the difference.
+        largest: Largest error of a row, as a share of that row's length.
+        row: Its number.
+    """
+
+    norm: float
+    error: float
+    largest: float
+    row: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the checks saw on their way to a verdict, for reports.
+
+    Attributes:
+        weights: Canonical name -> error of the decoded weight.
+        faithfulness: Positions of the probe's text, against the reference on the artifact's weights.
+        quality: The same against the unquantized reference.
+    """
+
+    weights: Mapping[str, WeightError]
+    faithfulness: Positions
+    quality: Positions
+
+
+@dataclass(frozen=True)
 class Parity:
     """Everything that was found out about one artifact."""
 
@@ -107,6 +114,8 @@ class Parity:
     quality: Divergence
     not_run: str = ""
     """Why its numbers were not compared, if they were not."""
+    measured: Measured | None = None
+    """``None`` where the comparison did not come to its end."""
 
     @property
     def verdict(self) -> str:
@@ -117,40 +126,6 @@ class Parity:
     @property
     def failures(self) -> list[Check]:
         return [check for check in self.checks if not check.passed]
-
-
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
-def compare(
-    reference: Logits, candidate: Logits, token_ids: Sequence[int], kept_tokens: Sequence[int] | None = None
-) -> Divergence:
-    """Compare logits ``[n_tokens, vocab_size]`` of one text, position by position in float64.
-
-    With ``kept_tokens`` the distributions are those over these tokens alone, and there is no perplexity: the text is
-    made of others.
-    """
-    if kept_tokens is not None:
-        columns = list(kept_tokens)
-        found = compare(reference[:, columns], candidate[:, columns], [0] * len(token_ids))
-        return dataclasses.replace(found, perplexity_ratio=float("nan"))
-    max_abs, kl, same, nll = 0.0, 0.0, 0, np.zeros(2)
-    n = len(reference)
-    for i in range(n):
-        p, q = _log_softmax(reference[i].astype(np.float64)), _log_softmax(candidate[i].astype(np.float64))
-        # A non-finite logit must not vanish in a comparison: NaN > x is False.
-        difference = float(np.abs(reference[i] - candidate[i]).max())
-        max_abs = difference if np.isnan(difference) else max(max_abs, difference)
-        kl += float(np.sum(np.exp(p) * (p - q)))
-        same += int(reference[i].argmax() == candidate[i].argmax())
-        if i + 1 < n:
-            nll -= (p[token_ids[i + 1]], q[token_ids[i + 1]])
-    std = float(reference.std()) or 1.0
-    ratio = float(np.exp((nll[1] - nll[0]) / max(1, n - 1)))
-    return Divergence(max_abs, max_abs / std, kl / n, same / n, ratio)
 
 
 def probe_tokens(tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
@@ -229,31 +204,50 @@ def check_weights(expected: Mapping[str, RowTensor], found: Mapping[str, RowTens
     return Check("weights", True, f"{compared} of {total} weights compared, all equal bit for bit")
 
 
-def check_rounding(source: Mapping[str, RowTensor], found: Mapping[str, RowTensor], quant: Quant) -> Check:
-    """Decoded weights are the source's, up to what the format rounds away.
+def weight_errors(source: Mapping[str, RowTensor], found: Mapping[str, RowTensor]) -> dict[str, WeightError]:
+    """How far each decoded weight is from the source's; a weight that is missing or has another shape has no entry.
 
     A target that permutes rows or swaps layers on the way does so too when it says what it expects to find. This
-    check knows nothing of the target: each row may be off by a share of its length, of the mean length for rows
-    that are shorter (the rows of unused tokens are nearly zero, and a float16 scale cannot hold less). Rows that the
-    source has quantized itself may lose :data:`SCALE_ROUNDING` of their length, whatever the format.
+    comparison knows nothing of the target. A row's error is a share of its length, of the mean length for rows that are
+    shorter (the rows of unused tokens are nearly zero, and a float16 scale cannot hold less).
     """
     total = sum(int(np.prod(t.dims)) for t in source.values())
-    worst = (-quant.max_rounding, 0.0, "none")
+    errors = {}
     for name, want in source.items():
-        allowed = quant.max_rounding if want.quantized is None else min(quant.max_rounding, SCALE_ROUNDING)
         if name not in found or found[name].dims != want.dims:
-            return Check("rounding", False, f"{name} is missing or has another shape")
+            continue
+        norm = error = 0.0
+        largest, at = -1.0, 0
         for start, stop in _sample(want, WEIGHT_BUDGET / total):
             a, b = want.rows_f32(start, stop), found[name].rows_f32(start, stop)
             a, b = (x.reshape(len(x) if len(want.dims) > 1 else 1, -1) for x in (a, b))
-            lengths = np.linalg.norm(a, axis=1)
+            lengths, distances = np.linalg.norm(a, axis=1), np.linalg.norm(a - b, axis=1)
+            norm += float(np.square(lengths, dtype=np.float64).sum())
+            error += float(np.square(distances, dtype=np.float64).sum())
             floor = max(float(lengths.mean()), float(np.finfo(np.float32).tiny))
-            errors = np.linalg.norm(a - b, axis=1) / np.maximum(lengths, floor)
-            errors[np.isnan(errors)] = np.inf  # else the next comparison would forget it
-            row = int(errors.argmax())
-            if errors[row] - allowed > worst[0]:
-                where = f"{name}, row {start + row}" if len(want.dims) > 1 else name
-                worst = (float(errors[row] - allowed), float(errors[row]), where)
+            shares = distances / np.maximum(lengths, floor)
+            shares[np.isnan(shares)] = np.inf  # else the next comparison would forget it
+            row = int(shares.argmax())
+            if shares[row] > largest:
+                largest, at = float(shares[row]), start + row
+        errors[name] = WeightError(norm**0.5, error**0.5, largest, at)
+    return errors
+
+
+def check_rounding(source: Mapping[str, RowTensor], errors: Mapping[str, WeightError], quant: Quant) -> Check:
+    """Decoded weights are the source's, up to what the format rounds away of each row.
+
+    Rows that the source has quantized itself may lose :data:`SCALE_ROUNDING` of their length, whatever the format.
+    """
+    worst = (-quant.max_rounding, 0.0, "none")
+    for name, want in source.items():
+        if name not in errors:
+            return Check("rounding", False, f"{name} is missing or has another shape")
+        allowed = quant.max_rounding if want.quantized is None else min(quant.max_rounding, SCALE_ROUNDING)
+        found = errors[name]
+        if found.largest - allowed > worst[0]:
+            where = f"{name}, row {found.row}" if len(want.dims) > 1 else name
+            worst = (found.largest - allowed, found.largest, where)
     excess, error, where = worst
     return Check("rounding", excess <= 0, f"largest error of a row {error:.2g} ({where})")
 
@@ -407,10 +401,11 @@ def verify(
     from exporter.ir import interpreter
 
     kept = reference.kept_tokens
+    errors = weight_errors(source, on_kept(artifact.weights, kept))
     checks = [
         check_config(config_of(model), artifact.config),
         check_weights(expected, artifact.weights),
-        check_rounding(source, on_kept(artifact.weights, kept), quant),
+        check_rounding(source, errors, quant),
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
     if equalized is not None:
@@ -428,8 +423,9 @@ def verify(
     same_weights = (
         interpreter.logits(on_weights(model, artifact.weights), list(token_ids)) if fits else reference.logits
     )
-    faithfulness = compare(same_weights, candidate, token_ids, kept)
-    checks.append(check_logits(faithfulness, quant))
+    faithful = by_position(same_weights, candidate, token_ids, kept)
+    good = by_position(reference.logits, candidate, token_ids, kept)
+    checks.append(check_logits(faithful.summary(), quant))
     if kept is not None:
         checks.append(check_pruned_tokens(candidate, kept))
-    return Parity(tuple(checks), faithfulness, compare(reference.logits, candidate, token_ids, kept))
+    return Parity(tuple(checks), faithful.summary(), good.summary(), measured=Measured(errors, faithful, good))

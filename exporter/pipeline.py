@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporter import allocation, calibration, card, manifest, parity
+from exporter import allocating, allocation, calibration, card, manifest, parity
 from exporter.allocating import bits_per_weight
 from exporter.allocation import Allocation
 from exporter.artifact import MANIFEST, FileHashes, Staging, staging
-from exporter.cells import (
-    Cell,
-    Request,
+from exporter.deciding import (
+    Decided,
     allocated,
     calibrated,
     planned,
@@ -26,10 +25,12 @@ from exporter.cells import (
 from exporter.errors import OutputError
 from exporter.proving import Prover
 from exporter.quant.calibration.file import Calibration
+from exporter.report import details
+from exporter.report import files as report
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
-from exporter.source import Source, open_source
-from exporter.targets.base import PlannedFile, Progress, WrittenFile
+from exporter.source import Source, SourceOptions, open_source
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, WrittenFile
 
 
 class Reporter(Protocol):
@@ -39,6 +40,25 @@ class Reporter(Protocol):
 
     def stage(self, title: str, total_bytes: int | None = None) -> Progress:
         """Begin a stage; the returned function advances its bar by bytes."""
+
+    def steps(self, title: str, n_steps: int, n_done: int = 0) -> Progress:
+        """Begin a stage of steps; the returned function advances it by some, and says what they were like."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; see ``exporter export --help``."""
+
+    model: str
+    targets: tuple[str, ...]
+    quants: tuple[str, ...]
+    out: Path
+    force: bool = False
+    check: bool = True
+    source: SourceOptions = field(default_factory=SourceOptions)
+    options: Options = field(default_factory=Options)
+    calibrate: calibration.Asked | None = None
+    allocate: allocating.Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Result:
     peak_bytes: int
     requires: Mapping[str, Any]
     parity: parity.Parity | None
+    tensors: Sequence[StoredTensor]
 
     @property
     def verdict(self) -> str:
@@ -130,7 +151,7 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     return results
 
 
-def _refuse_destination(request: Request, source: Source, cells: Sequence[Cell], shared: SharedFiles) -> None:
+def _refuse_destination(request: Request, source: Source, cells: Sequence[Decided], shared: SharedFiles) -> None:
     """Find out before the work what would stop it at the end."""
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     kept = _refuse_overwrite(request, source, cells, old)
@@ -139,7 +160,7 @@ def _refuse_destination(request: Request, source: Source, cells: Sequence[Cell],
 
 
 def _refuse_overwrite(
-    request: Request, source: Source, cells: Sequence[Cell], old: dict[str, Any] | None
+    request: Request, source: Source, cells: Sequence[Decided], old: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
     """The artifacts of earlier runs that will stay; an error if others are in the way."""
     for cell in cells:
@@ -164,12 +185,12 @@ def _refuse_overwrite(
 def _refuse_strangers(request: Request, shared: SharedFiles, old: dict[str, Any] | None) -> None:
     """A shared file is written anew by every run, but one that no run has written is somebody else's."""
     ours = {file["path"] for file in old["shared_files"]} if old else set()
-    for path in shared.contents:
+    for path in (*shared.contents, *report.PATHS):
         if path not in ours and (request.out / path).exists() and not request.force:
             raise OutputError(f"{request.out / path} exists already", hint="pass --force to replace it")
 
 
-def _planned(cells: Sequence[Cell], kept: Sequence[dict[str, Any]]) -> dict[str, dict[str, Sequence[PlannedFile]]]:
+def _planned(cells: Sequence[Decided], kept: Sequence[dict[str, Any]]) -> dict[str, dict[str, Sequence[PlannedFile]]]:
     """Target -> quantization -> files that the destination will have if everything passes."""
     found: dict[str, dict[str, Sequence[PlannedFile]]] = {t: dict(files) for t, files in good_files(kept).items()}
     for cell in cells:
@@ -178,7 +199,7 @@ def _planned(cells: Sequence[Cell], kept: Sequence[dict[str, Any]]) -> dict[str,
 
 
 def _make_all(
-    request: Request, source: Source, cells: Sequence[Cell], stage: Staging, reporter: Reporter
+    request: Request, source: Source, cells: Sequence[Decided], stage: Staging, reporter: Reporter
 ) -> Iterator[Result]:
     # All are written before the first is checked: the reference's memory is no cost of writing.
     written = [_write(cell, stage, reporter) for cell in cells]
@@ -197,7 +218,7 @@ def _make_all(
         yield dataclasses.replace(result, files=kept, parity=proof)
 
 
-def _write(cell: Cell, stage: Staging, reporter: Reporter) -> Result:
+def _write(cell: Decided, stage: Staging, reporter: Reporter) -> Result:
     """Stage one artifact; what it cost is measured here."""
     (target, quant), plan = cell.key, cell.plan
     advance = reporter.stage(f"{target} {quant}: writing", sum(file.nbytes for file in plan.files))
@@ -205,13 +226,23 @@ def _write(cell: Cell, stage: Staging, reporter: Reporter) -> Result:
     with PeakMemory() as memory:
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
-    return Result(target, quant, files, bits_per_weight(plan), seconds, memory.bytes, plan.requires, parity=None)
+    return Result(
+        target,
+        quant,
+        files,
+        bits_per_weight(plan),
+        seconds,
+        memory.bytes,
+        plan.requires,
+        parity=None,
+        tensors=plan.tensors,
+    )
 
 
 def _describe(
     request: Request,
     source: Source,
-    cells: Sequence[Cell],
+    cells: Sequence[Decided],
     results: Sequence[Result],
     shared: SharedFiles,
     hashes: dict[Path, str],
@@ -240,11 +271,9 @@ def _describe(
             file
             for file in old["shared_files"]
             if (file["path"] in needed if file["target"] in _ORIGINS else file["target"] not in made)
+            and file["target"] != report.NAME
         ]
     shared_entries += origins
-    if old is not None:
-        for path in manifest.all_paths(old) - manifest.paths(entries) - {file["path"] for file in shared_entries}:
-            stage.supersede(path)
     document = {
         "schema": manifest.SCHEMA,
         "source": source_entry,
@@ -259,8 +288,12 @@ def _describe(
             **{k: v for cell in cells for k, v in cell.target.runtime_versions().items() if v},
         },
         "artifacts": sorted(entries, key=lambda a: (a["target"], a["quant"])),
-        "shared_files": sorted(shared_entries, key=lambda file: file["path"]),
     }
+    shared_entries += report.stage(document, [_details(result) for result in results], stage)
+    document["shared_files"] = sorted(shared_entries, key=lambda file: file["path"])
+    if old is not None:
+        for path in manifest.all_paths(old) - manifest.all_paths(document):
+            stage.supersede(path)
     stage.write_text(MANIFEST, manifest.dumps(document))
     stage.write_text("README.md", card.render(document))
 
@@ -269,7 +302,7 @@ _ORIGINS = (calibration.FOLDER, allocation.FOLDER)
 """What the manifest calls the owners of files that say how artifacts were made."""
 
 
-def _origins(cell: Cell) -> dict[str, Any]:
+def _origins(cell: Decided) -> dict[str, Any]:
     """What the manifest says of an artifact's calibration and types."""
     found = {}
     if cell.calibration is not None:
@@ -284,6 +317,11 @@ def _named(entries: Sequence[Mapping[str, Any]]) -> set[str]:
     """The files that say how some artifacts were made."""
     origins = [entry[key] for entry in entries for key in ("calibration", "allocation") if key in entry]
     return {origin[key] for origin in origins for key in ("path", "losses") if key in origin}
+
+
+def _details(result: Result) -> details.Entry:
+    measured = None if result.parity is None else result.parity.measured
+    return details.entry(artifact_entry(result), result.tensors, measured)
 
 
 def artifact_entry(result: Result) -> dict[str, Any]:

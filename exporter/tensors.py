@@ -77,17 +77,19 @@ class RowTensor(ir.LazyTensor):
         encoded: EncodedRows | None = None,
         quantized: QuantizedRows | None = None,
     ) -> None:
-        super().__init__(self._whole, dtype=dtype, shape=ir.Shape(shape), name=name)
+        n_rows = int(shape[0])
+
+        def whole() -> ir.TensorProtocol:
+            # Not a method: a tensor that refers to itself keeps its weights until somebody collects garbage.
+            return ir.Tensor(read(0, n_rows).astype(dtype.numpy(), copy=False), dtype=dtype)
+
+        super().__init__(whole, dtype=dtype, shape=ir.Shape(shape), name=name)
         self.read = read
         self.encoded = encoded
         self.quantized = quantized
 
     def __repr__(self) -> str:
         return f"RowTensor({self.name!r}, {self.dtype.name}, {list(self.dims)})"
-
-    def _whole(self) -> ir.TensorProtocol:
-        array = self.read(0, self.n_rows)
-        return ir.Tensor(array.astype(self.dtype.numpy(), copy=False), dtype=self.dtype)
 
     @property
     def dims(self) -> tuple[int, ...]:

@@ -16,10 +16,11 @@ import pytest
 from exporter import parity
 from exporter.checkpoint import open_checkpoint
 from exporter.config import ModelConfig, RopeScaling
+from exporter.divergence import Divergence
 from exporter.errors import TargetError
 from exporter.ir import interpreter
 from exporter.ir.build import build
-from exporter.parity import Check, Divergence
+from exporter.parity import Check
 from exporter.targets.base import Quant, ReadBack
 from exporter.tensors import QuantizedRows, RowTensor, dequantized, from_array
 from exporter.tokenizer import Tokenizer
@@ -158,15 +159,33 @@ def test_of_a_large_model_both_ends_of_every_tensor_are_compared(row: int, monke
 FOUR_BITS = dataclasses.replace(QUANT, max_rounding=0.2)
 
 
+def check_rounding(source: Mapping[str, RowTensor], found: Mapping[str, RowTensor], quant: Quant) -> Check:
+    return parity.check_rounding(source, parity.weight_errors(source, found), quant)
+
+
+def test_the_error_of_a_weight_is_measured_as_a_whole_and_in_its_worst_row() -> None:
+    def shift(array: npt.NDArray[np.float32]) -> None:
+        array[7, 0] += 0.5
+
+    name = "output.weight"
+    found = parity.weight_errors(WEIGHTS, with_weight(name, shift))
+    rows = WEIGHTS[name].rows_f32(0, WEIGHTS[name].n_rows)
+    assert found[name].error == pytest.approx(0.5, rel=1e-6)
+    assert found[name].norm == pytest.approx(float(np.linalg.norm(rows)), rel=1e-6)
+    assert (found[name].row, found[name].largest) == (7, pytest.approx(0.5 / np.linalg.norm(rows[7]), rel=0.2))
+    assert all(error.error == 0 for other, error in found.items() if other != name)
+    assert parity.weight_errors(WEIGHTS, {}) == {}
+
+
 def test_what_a_format_rounds_away_passes() -> None:
     def round_coarsely(array: npt.NDArray[np.float32]) -> None:
         array[:] = np.rint(array * 20) / 20
 
-    assert parity.check_rounding(WEIGHTS, with_weight("output.weight", round_coarsely), FOUR_BITS).passed
+    assert check_rounding(WEIGHTS, with_weight("output.weight", round_coarsely), FOUR_BITS).passed
 
 
 def test_the_source_itself_passes_at_full_precision() -> None:
-    assert parity.check_rounding(WEIGHTS, tensors(SPEC), QUANT).passed
+    assert check_rounding(WEIGHTS, tensors(SPEC), QUANT).passed
 
 
 def _swap_two_rows(array: npt.NDArray[np.float32]) -> None:
@@ -184,13 +203,13 @@ def _spoil(array: npt.NDArray[np.float32]) -> None:
 @pytest.mark.parametrize("damage", [_swap_two_rows, _negate_a_row, _spoil])
 def test_a_row_in_the_wrong_place_fails(damage: Callable[[npt.NDArray[np.float32]], None]) -> None:
     with np.errstate(invalid="ignore"):
-        check = parity.check_rounding(WEIGHTS, with_weight("layers.0.attention.wq.weight", damage), FOUR_BITS)
+        check = check_rounding(WEIGHTS, with_weight("layers.0.attention.wq.weight", damage), FOUR_BITS)
     assert_failed(check, "layers.0.attention.wq.weight, row")
 
 
 def test_two_swapped_layers_fail() -> None:
     a, b = "layers.0.attention.wv.weight", "layers.1.attention.wv.weight"
-    assert_failed(parity.check_rounding(WEIGHTS, {**WEIGHTS, a: WEIGHTS[b], b: WEIGHTS[a]}, FOUR_BITS), "wv")
+    assert_failed(check_rounding(WEIGHTS, {**WEIGHTS, a: WEIGHTS[b], b: WEIGHTS[a]}, FOUR_BITS), "wv")
 
 
 def _quantized(scale: float) -> dict[str, RowTensor]:
@@ -202,14 +221,14 @@ def _quantized(scale: float) -> dict[str, RowTensor]:
 
 
 def test_rows_that_the_source_has_quantized_may_lose_what_a_bfloat16_scale_does() -> None:
-    assert parity.check_rounding(_quantized(1.0), _quantized(1 + 2**-9), FOUR_BITS).passed
-    assert_failed(parity.check_rounding(_quantized(1.0), _quantized(1 + 2**-7), FOUR_BITS), "w, row")
+    assert check_rounding(_quantized(1.0), _quantized(1 + 2**-9), FOUR_BITS).passed
+    assert_failed(check_rounding(_quantized(1.0), _quantized(1 + 2**-7), FOUR_BITS), "w, row")
 
 
 def test_full_precision_allows_them_nothing() -> None:
     exact = dataclasses.replace(FOUR_BITS, max_rounding=0.0)
-    assert parity.check_rounding(_quantized(1.0), _quantized(1.0), exact).passed
-    assert_failed(parity.check_rounding(_quantized(1.0), _quantized(1 + 2**-9), exact), "w, row")
+    assert check_rounding(_quantized(1.0), _quantized(1.0), exact).passed
+    assert_failed(check_rounding(_quantized(1.0), _quantized(1 + 2**-9), exact), "w, row")
 
 
 # --- Tokenizer ---------------------------------------------------------------------------------------------------

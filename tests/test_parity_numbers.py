@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import parity
-from exporter.parity import Divergence, compare
+from exporter.divergence import Divergence, by_position, compare
 from exporter.targets.base import Quant
 
 Logits = npt.NDArray[np.float32]
@@ -111,3 +111,11 @@ def test_a_quantized_format_is_gated_on_divergence_alone() -> None:
     quantized = dataclasses.replace(QUANT, max_abs=None, max_kl=1e-2)
     assert parity.check_logits(Divergence(9.0, 9.0, 1e-3, 0.5, 2.0), quantized).passed
     assert not parity.check_logits(Divergence(0.0, 0.0, 2e-2, 1.0, 1.0), quantized).passed
+
+
+def test_positions_are_kept_apart() -> None:
+    found = by_position(logits([0, LN3], [0, LN3]), logits([0, LN3], [0, 0]), [0, 1])
+    assert found.kl[0] == pytest.approx(0, abs=1e-9)
+    assert found.kl[1] == pytest.approx(compare(logits([0, LN3]), logits([0, 0]), [0]).mean_kl)
+    assert found.max_abs == (0, pytest.approx(LN3))
+    assert found.same_top == (True, False)

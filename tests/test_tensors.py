@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from random import Random
 
 import ml_dtypes
@@ -241,3 +243,17 @@ def test_encoded_rows_follow_a_new_name() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_joined_tensors_are_no_longer_encoded(axis: int) -> None:
     assert concat("y", [encoded(numbered(3, 4)), encoded(numbered(3, 4))], axis).encoded is None
+
+
+def test_weights_go_when_nobody_needs_them() -> None:
+    """Without the garbage collector, which the command line calls rarely."""
+    gc.disable()
+    try:
+        array = numbered(3, 4)
+        there, tensor = weakref.ref(array), from_array("x", array)
+        del array
+        assert there() is not None
+        del tensor
+        assert there() is None
+    finally:
+        gc.enable()

@@ -41,7 +41,7 @@ def document(manifest: dict[str, Any], artifact: dict[str, Any], folder: Path) -
         "quant": artifact["quant"],
         "artifact": [file["path"] for file in artifact["files"]],
         "files": sorted(({k: file[k] for k in ("path", "bytes", "sha256")} for file in files), key=lambda f: f["path"]),
-        "runtime": {"versions": dict(target.runtime_versions()), "packages": dict(target.packages)},
+        "runtime": {"versions": dict(target.linked_versions()), "packages": dict(target.packages)},
         "requires": artifact.get("requires", {}),
         "context_length": config.max_seq_len,
         "vocab_size": config.vocab_size,

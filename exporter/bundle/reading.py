@@ -100,7 +100,7 @@ def verify(path: Path, scratch: Path, stage: Callable[[str], object]) -> dict[st
     document = read(folder)
     stage(f"{path.name}: hashing")
     check_files(document, folder)
-    check_runtime(document["runtime"]["versions"], targets.get(document["target"]).runtime_versions())
+    check_runtime(document["runtime"]["versions"], targets.get(document["target"]).linked_versions())
     stage(f"{path.name}: asking for the golden answers")
     check_golden(document["golden"], _load(document, folder).greedy)
     return document

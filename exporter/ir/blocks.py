@@ -1,4 +1,4 @@
-"""The blocks of a decoder: what lies between two values of the residual stream."""
+"""A decoder cut at its residual stream: the blocks, and what comes before and after them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from exporter.errors import GraphError
+from exporter.ir import ops
 
 LAYER = re.compile(r"layers\.(\d+)\.")
 """Begins the name of every node and weight of a block (Meta's naming)."""
@@ -71,3 +72,52 @@ def blocks(model: ir.Model) -> list[Block]:
                 found=after.input.name,
             )
     return found
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A graph in pieces.
+
+    Attributes:
+        tokens: Input, int64 ``[batch, seq_len]``.
+        positions: Input, int64 ``[batch, seq_len]``.
+        embedding: Begins the residual stream.
+        blocks: In order.
+        norms: What is between the last block and the head.
+        head: Multiplies the last hidden state; what spreads its logits over a vocabulary is no part of it.
+    """
+
+    tokens: ir.Value
+    positions: ir.Value
+    embedding: ir.Node
+    blocks: tuple[Block, ...]
+    norms: tuple[ir.Node, ...]
+    head: ir.Node
+
+    @property
+    def last_hidden(self) -> ir.Value:
+        """What the head multiplies, ``[batch, seq_len, dim]``."""
+        value = self.head.inputs[0]
+        if value is None:
+            raise GraphError(f"node {self.head.name} (Linear) lacks its operand")
+        return value
+
+
+def decoder(model: ir.Model) -> Decoder:
+    """Cut a graph that ``verify`` accepts.
+
+    Raises:
+        GraphError: See :func:`blocks`.
+    """
+    found = blocks(model)
+    inside = {node for block in found for node in block.nodes}
+    outside = [node for node in model.graph if node not in inside]
+    tokens, positions = model.graph.inputs[:2]
+    return Decoder(
+        tokens,
+        positions,
+        next(node for node in outside if node.op_type == "Embedding"),
+        tuple(found),
+        tuple(node for node in outside if node.op_type == "RMSNorm"),
+        next(node for node in outside if ops.is_head(node)),
+    )

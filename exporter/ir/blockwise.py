@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from exporter.errors import GraphError
-from exporter.ir import ops
-from exporter.ir.blocks import Block, blocks
+from exporter.ir.blocks import Block, decoder
 from exporter.ir.build import config_of
 from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate, walk
 from exporter.ir.weights import float_rows, is_quantized
@@ -36,42 +35,37 @@ class Blockwise:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self.blocks = blocks(model)
+        self._decoder = decoder(model)
+        self.blocks = self._decoder.blocks
         self._config = config_of(model)
-        inside = {node for block in self.blocks for node in block.nodes}
-        outside = [node for node in model.graph if node not in inside]
-        self._tokens, self._positions = model.graph.inputs[:2]
-        self._embedding = next(node for node in outside if node.op_type == "Embedding")
-        self._head = next(node for node in outside if ops.is_head(node))
-        self._norms = [node for node in outside if node.op_type == "RMSNorm"]
 
     def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
         """The residual stream before the first block; reads the rows of these tokens only."""
-        entry = self._embedding.outputs[0]
-        values = {self._tokens: torch.tensor([list(token_ids)], dtype=torch.int64)}
-        evaluate([self._embedding], values, [entry])
+        node = self._decoder.embedding
+        entry = node.outputs[0]
+        values = {self._decoder.tokens: torch.tensor([list(token_ids)], dtype=torch.int64)}
+        evaluate([node], values, [entry])
         return values[entry]
 
     def load(self, block: Block) -> LoadedBlock:
         """Read the weights of a block."""
         cache = torch.zeros(1, self._config.n_kv_heads, 0, self._config.head_dim)
-        return LoadedBlock(block, self._positions, cache)
+        return LoadedBlock(block, self._decoder.positions, cache)
 
     def last_hidden(self, stream: torch.Tensor, *, gradients: bool = False) -> torch.Tensor:
         """What the head multiplies, from the residual stream after the last block."""
-        entry, last = self.blocks[-1].output, self._head.inputs[0]
-        if last is None:
-            raise GraphError(f"node {self._head.name} (Linear) lacks its operand")
-        values = {entry: stream}
-        (walk if gradients else evaluate)(self._norms, values, [last])
+        last = self._decoder.last_hidden
+        values = {self.blocks[-1].output: stream}
+        (walk if gradients else evaluate)(self._decoder.norms, values, [last])
         return values[last]
 
     @property
     def head_weight(self) -> ir.Value:
         """What the head multiplies by."""
-        weight = self._head.inputs[1]
+        head = self._decoder.head
+        weight = head.inputs[1]
         if weight is None:
-            raise GraphError(f"node {self._head.name} (Linear) lacks its weight")
+            raise GraphError(f"node {head.name} (Linear) lacks its weight")
         return weight
 
     def head_slabs(self) -> Iterator[tuple[int, torch.Tensor]]:

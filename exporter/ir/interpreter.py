@@ -37,7 +37,9 @@ def _whole(weight: Operand) -> torch.Tensor:
     return weight if isinstance(weight, torch.Tensor) else _torch(weight.rows(0, weight.n_rows))
 
 
-def _embedding(node: ir.Node, tokens: torch.Tensor, weight: RowTensor) -> torch.Tensor:
+def _embedding(node: ir.Node, tokens: torch.Tensor, weight: Operand) -> torch.Tensor:
+    if isinstance(weight, torch.Tensor):
+        return F.embedding(tokens, weight)
     # Only the rows that occur are read: a 128k-row table is never widened for one prompt.
     distinct, index = torch.unique(tokens, return_inverse=True)
     table = torch.stack([_torch(weight.rows(int(t), int(t) + 1))[0] for t in distinct])
@@ -48,7 +50,9 @@ def _rms_norm(node: ir.Node, x: torch.Tensor, weight: Operand) -> torch.Tensor:
     return F.rms_norm(x, x.shape[-1:], _whole(weight), ops.attribute(node, "epsilon"))
 
 
-def _linear(node: ir.Node, x: torch.Tensor, weight: RowTensor) -> torch.Tensor:
+def _linear(node: ir.Node, x: torch.Tensor, weight: Operand) -> torch.Tensor:
+    if isinstance(weight, torch.Tensor):
+        return F.linear(x, weight)
     bytes_per_row = 4 * weight.dims[1]
     step = max(1, SLAB_BYTES // bytes_per_row)
     parts = [
@@ -83,7 +87,8 @@ def _attention(
     n_kv_heads = ops.attribute(node, "n_kv_heads")
     key = torch.cat((past_key, heads(k, n_kv_heads)), dim=2)
     value = torch.cat((past_value, heads(v, n_kv_heads)), dim=2)
-    visible = torch.arange(past + new)[None, :] <= torch.arange(past, past + new)[:, None]
+    keys = torch.arange(past + new, device=q.device)
+    visible = keys[None, :] <= keys[past:, None]
     y = F.scaled_dot_product_attention(
         heads(q, ops.attribute(node, "n_heads")),
         key,
@@ -110,7 +115,7 @@ def _hadamard(node: ir.Node, x: torch.Tensor) -> torch.Tensor:
     return y.view(x.shape) / math.sqrt(width)
 
 
-def _lora(node: ir.Node, y: torch.Tensor, x: torch.Tensor, a: RowTensor, b: RowTensor) -> torch.Tensor:
+def _lora(node: ir.Node, y: torch.Tensor, x: torch.Tensor, a: Operand, b: Operand) -> torch.Tensor:
     scale: float = ops.attribute(node, "scale")
     return y + scale * _linear(node, _linear(node, x, a), b)
 
@@ -137,15 +142,17 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "Residual": _residual,
     "ScatterLogits": _scatter_logits,
 }
-"""Op name -> implementation ``(node, *operands)``; weights arrive as :class:`RowTensor`, activations as tensors."""
+"""Op name -> implementation ``(node, *operands)``; activations arrive as tensors, weights as :class:`RowTensor`, or as
+tensors where they are in memory already."""
 
 
 Observer = Callable[[ir.Node, torch.Tensor], None]
 """Called with every node and its first output."""
 
 
-Operands = Callable[[ir.Value], Operand]
-"""How a weight operand is read; :func:`exporter.ir.weights.float_rows` streams it from wherever it lies."""
+Operands = Callable[[ir.Value], Any]
+"""How a weight operand is read; :func:`exporter.ir.weights.float_rows` streams it from wherever it lies. What else it
+gives must be what the implementations take."""
 
 
 def walk(
@@ -154,27 +161,29 @@ def walk(
     keep: Collection[ir.Value],
     *,
     weights: Operands = float_rows,
+    implementations: Mapping[str, Callable[..., Any]] = IMPLEMENTATIONS,
     observe: Observer | None = None,
 ) -> None:
-    """Run nodes in order; gradients flow where a value wants them.
+    """Run nodes in order; gradients flow where a weight or a value wants them.
 
     Args:
         nodes: Of a graph that ``verify`` accepts, in its order.
         values: What the nodes read besides weights; gains what they make and loses what none of the rest reads.
         keep: Values that stay nevertheless.
         weights: Where weights are read.
+        implementations: What computes each op.
         observe: Sees the activations pass.
     """
     nodes = [node for node in nodes if node.op_type != "DequantizeLinear"]  # lazy: its consumer reads decoded rows
     remaining = Counter(value for node in nodes for value in node.inputs)
 
-    def operand(value: ir.Value | None) -> Operand:
+    def operand(value: ir.Value | None) -> Any:
         if value is None:
             raise GraphError("a node lacks an operand")
         return values[value] if value in values else weights(value)
 
     for node in nodes:
-        result = IMPLEMENTATIONS[node.op_type](node, *(operand(v) for v in node.inputs))
+        result = implementations[node.op_type](node, *(operand(v) for v in node.inputs))
         results = result if isinstance(result, tuple) else (result,)
         values.update(zip(node.outputs, results, strict=True))
         if observe is not None:

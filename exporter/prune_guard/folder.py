@@ -31,6 +31,10 @@ from exporter.tensors import RowTensor, contiguous_bytes, permute_rows
 from exporter.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+SCORES = "importance.json"
+PLOT = "importance.png"
+UNFINISHED = "training"
+"""Folder in a destination with a training's work until the model is there (:mod:`exporter.prune_guard.unfinished`)."""
 _TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -38,9 +42,9 @@ def require_free(out: Path, force: bool) -> None:
     """Refuse a destination that holds something, before the work.
 
     Raises:
-        OutputError: It holds files, and ``force`` is not set or they are no pruned model.
+        OutputError: It holds files beside an unfinished training, and ``force`` is not set or they are no pruned model.
     """
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or all(path.name == UNFINISHED for path in out.iterdir()):
         return
     if not (out / pruned.FILE).is_file():
         raise OutputError(f"{out} is not empty", expected="a new folder", hint="choose another --out")
@@ -90,6 +94,11 @@ def save(
             (stage.path / name).write_bytes(data)
         _write_weights(stage, weights, progress)
         stage.commit()
+
+
+def pictures(source: Path) -> dict[str, bytes]:
+    """What a pruned folder holds of its scores, name -> bytes: a model that is made of it holds them too."""
+    return {name: (source / name).read_bytes() for name in (SCORES, PLOT) if (source / name).is_file()}
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -148,9 +157,9 @@ def _card(info: ModelInfo, memory: Mapping[str, Any]) -> str:
     ]
     return "\n".join([
         *(["---", *front, "---", ""] if front else []),
-        f"# {info.name}, pruned",
+        f"# {info.name}, {'distilled' if 'recovery' in memory else 'pruned'}",
         "",
-        f"Pruned from `{memory['source']['model']}` by exporter {memory['exporter']}; `{pruned.FILE}` has the details.",
+        f"Made from `{memory['source']['model']}` by exporter {memory['exporter']}; `{pruned.FILE}` has the details.",
         "",
         "| after | parameters | perplexity |",
         "|---|---|---|",

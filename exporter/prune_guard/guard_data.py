@@ -11,7 +11,7 @@ from exporter.errors import CalibrationError
 from exporter.guard import PROMPTED
 from exporter.prune_guard.kept_tokens import end_of_answer
 from exporter.prune_guard.prompt import GuardError, Messages, prompt_tokens
-from exporter.prune_guard.sequences import records
+from exporter.prune_guard.sequences import Passage, records, rendered
 from exporter.tokenizer import Tokenizer
 
 SAFE, UNSAFE = "safe", "unsafe"
@@ -94,8 +94,19 @@ def answer_text(categories: tuple[str, ...] | None) -> str:
     return SAFE if categories is None else "\n".join([UNSAFE, *([",".join(categories)] if categories else [])])
 
 
-def training_tokens(example: Example, tokenizer: Tokenizer) -> list[int]:
+def training_passage(example: Example, tokenizer: Tokenizer) -> Passage:
     """Prompt, answer and the token that ends it: what a guard is calibrated and trained on."""
     end = end_of_answer(tokenizer)
+    prompt = prompt_tokens(example.messages, tokenizer)
     answer = tokenizer.encode(answer_text(example.categories))
-    return [*prompt_tokens(example.messages, tokenizer), *answer, *([] if end is None else [end])]
+    return Passage([*prompt, *answer, *([] if end is None else [end])], len(prompt))
+
+
+def passage(record: Mapping[str, Any], tokenizer: Tokenizer) -> Passage:
+    """Any line of ``.jsonl``: a labelled conversation, a text, or a chat.
+
+    Raises:
+        GuardError: It has a label, and is no :func:`example`.
+        CalibrationError: It has nothing to run on.
+    """
+    return training_passage(example(record), tokenizer) if "label" in record else rendered(record, tokenizer)

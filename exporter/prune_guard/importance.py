@@ -69,6 +69,7 @@ def measure(model: ir.Model, sequences: Sequences, progress: Progress) -> Measur
             cosine += float(F.cosine_similarity(stream.double(), streams[i].double(), dim=-1).sum())
         influence.append(1 - cosine / n_tokens)
         activation.append(norms / len(sequences))
+        del loaded  # before the next block is read
         progress(1)
     return Measured(np.array(influence), np.array(activation))
 
@@ -80,6 +81,7 @@ def perplexity(model: ir.Model, sequences: Sequences, progress: Progress) -> flo
     for block in run.blocks:
         loaded = run.load(block)
         streams = [loaded(stream) for stream in streams]
+        del loaded  # before the next block is read
         progress(1)
     return math.exp(float(torch.cat(run.losses(streams, sequences)).mean()))
 
@@ -126,6 +128,7 @@ def _branch_losses(
         common = [loaded(stream) for stream in common]
         branches = [[loaded(stream) for stream in branch] for branch in branches]
         branches.append(skipped)
+        del loaded  # before the next block is read
         progress(1)
     everything = [stream for branch in (common, *branches) for stream in branch]
     losses = run.losses(everything, [*sequences] * (1 + len(branches)))

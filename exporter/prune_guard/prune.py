@@ -18,6 +18,7 @@ import onnx_ir as ir
 import exporter
 from exporter import manifest
 from exporter.artifact import FileHashes
+from exporter.checkpoint import pruned
 from exporter.config import ModelConfig
 from exporter.errors import CalibrationError, GraphError
 from exporter.ir.blocks import LAYER
@@ -34,11 +35,6 @@ from exporter.prune_guard.vocabulary import narrow_head
 from exporter.prune_guard.width import Neurons, narrow_feed_forward
 from exporter.source import Source
 
-HELD_OUT = 5
-"""One sequence of so many is not calibrated on: the report's perplexities are measured on it."""
-SCORES = "importance.json"
-PLOT = "importance.png"
-
 
 @dataclass(frozen=True)
 class Goal:
@@ -51,6 +47,7 @@ class Goal:
         importance: What decides, see :mod:`exporter.prune_guard.methods`.
         recipe: Name of the recipe that says so, if one does.
         quants: Target -> quantization that ``export`` takes where the user names none.
+        rounds_for: The target of these whose rounding a training has; empty for none.
     """
 
     n_layers: int | None = None
@@ -59,6 +56,7 @@ class Goal:
     importance: str = "block-influence"
     recipe: str = ""
     quants: Mapping[str, str] = field(default_factory=dict)
+    rounds_for: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,17 @@ class StepReport:
 def parameters(config: ModelConfig) -> int:
     """Weights of a model, a tied embedding counted once."""
     return sum(math.prod(shape) for shape in expected_shapes(config).values())
+
+
+def pruned_config(config: ModelConfig, goal: Goal) -> ModelConfig:
+    """What a model will be once the goal is reached."""
+    whole_head = goal.kept_tokens is None
+    return config.replace(
+        n_layers=config.n_layers if goal.n_layers is None else goal.n_layers,
+        ffn_dim=config.ffn_dim if goal.ffn_dim is None else goal.ffn_dim,
+        kept_tokens=config.kept_tokens if whole_head else tuple(sorted(set(goal.kept_tokens or ()))),
+        tied_embeddings=config.tied_embeddings if whole_head else False,
+    )
 
 
 def require_fits(goal: Goal, config: ModelConfig) -> None:
@@ -146,12 +155,8 @@ def prune(
             run.report(f"vocabulary: {len(goal.kept_tokens)} of {source.config.vocab_size} tokens")
         memory = {
             "exporter": exporter.__version__,
-            "source": manifest.source_entry(source.checkpoint, requested, dict(options), hashes.result()),
-            "recipe": goal.recipe,
-            "quants": dict(goal.quants),
-            "importance": goal.importance,
+            **_asked(source, requested, options, goal, data, hashes.result()),
             "dropped_blocks": list(run.choice.dropped) if run.choice else [],
-            "calibration": None if data is None else data.to_dict(),
             "report": [vars(step) for step in run.steps],
         }
         advance = reporter.stage(f"writing {out}", folder.weight_bytes(run.model))
@@ -160,6 +165,40 @@ def prune(
     finally:
         hashes.close()
     return run.steps
+
+
+def _asked(
+    source: Source, requested: str, options: Mapping[str, Any], goal: Goal, data: Calibration | None,
+    hashes: Mapping[Path, str],
+) -> dict[str, Any]:  # fmt: skip
+    """What ``prune.json`` says of the request."""
+    return {
+        "source": manifest.source_entry(source.checkpoint, requested, dict(options), hashes),
+        "recipe": goal.recipe,
+        "quants": dict(goal.quants),
+        "rounds_for": goal.rounds_for,
+        "importance": goal.importance,
+        "goal": {
+            "layers": goal.n_layers,
+            "ffn": goal.ffn_dim,
+            "kept_tokens": None if goal.kept_tokens is None else list(goal.kept_tokens),
+        },
+        "calibration": None if data is None else data.to_dict(),
+    }
+
+
+def was_done(
+    source: Source, requested: str, options: Mapping[str, Any], goal: Goal, data: Calibration | None, out: Path
+) -> bool:
+    """Whether ``out`` holds what :func:`prune` would make; reads the source's files for their hashes."""
+    if not (out / pruned.FILE).is_file():
+        return False
+    hashes = FileHashes(source.checkpoint.files)
+    try:
+        asked = _asked(source, requested, options, goal, data, hashes.result())
+    finally:
+        hashes.close()
+    return asked.items() <= pruned.read_memory(out).items()
 
 
 class _Run:
@@ -173,10 +212,8 @@ class _Run:
         self._kept: list[Neurons] = []
         self._method = method
         self._reporter = reporter
-        sequences = [] if data is None else list(data.sequences)
-        # Too few to hold any back: then the report is about what was calibrated on.
-        self._held_out = sequences[HELD_OUT - 1 :: HELD_OUT] or sequences
-        self._sequences = [ids for i, ids in enumerate(sequences, 1) if i % HELD_OUT] or sequences
+        self._held_out = [] if data is None else [passage.tokens for passage in data.held_out]
+        self._sequences = [] if data is None else [passage.tokens for passage in data.used]
 
     def narrow(self, width: int) -> None:
         self._neuron_scores = self._method.neurons(self.model, self._sequences, self._stage("scoring neurons"))
@@ -224,6 +261,6 @@ class _Run:
             for row, kept in zip([] if self._neuron_scores is None else self._neuron_scores, self._kept, strict=True)
         ]
         with tempfile.TemporaryDirectory(prefix="exporter-") as scratch:
-            path = Path(scratch, PLOT)
+            path = Path(scratch, folder.PLOT)
             block_scores(path, blocks, dropped, shares, self._method.summary, model)
-            return {SCORES: json.dumps(document).encode() + b"\n", PLOT: path.read_bytes()}
+            return {folder.SCORES: json.dumps(document).encode() + b"\n", folder.PLOT: path.read_bytes()}

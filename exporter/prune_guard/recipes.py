@@ -20,6 +20,7 @@ class GuardRecipe:
         importance: What decides, see :mod:`exporter.prune_guard.methods`.
         grammar: File in ``exporter/data`` with what the guard may say.
         quants: Target -> quantization.
+        rounds_for: The target of these whose rounding a training has.
     """
 
     n_layers: int
@@ -27,6 +28,7 @@ class GuardRecipe:
     importance: str
     grammar: str
     quants: Mapping[str, str]
+    rounds_for: str
 
     def language(self) -> Language:
         return parse(resources.files("exporter").joinpath("data", self.grammar).read_text(encoding="utf-8"))
@@ -41,6 +43,7 @@ RECIPES = {
         importance="block-influence",
         grammar="llama_guard.gbnf",
         quants={"executorch": "int4-g256-e4g32", "gguf": "int4", "onnx": "int4"},
+        rounds_for="executorch",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Calibration text: what importance is measured on.
+"""Calibration text: what importance is measured on, and what a pruned model is trained on again.
 
 Two kinds of files: plain text, which is cut into sequences of equal length, and ``.jsonl``, where each line is an
 object with a ``text`` or with the ``messages`` of a chat, and becomes a sequence of its own.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.artifact import sha256_file
+from exporter.config import ModelConfig
 from exporter.errors import CalibrationError
 from exporter.tokenizer import Tokenizer
 
@@ -22,7 +23,24 @@ SHORTEST = 2
 """Tokens of a sequence: one to see and one to predict."""
 
 Record = Mapping[str, Any]
-Render = Callable[[Record], list[int]]
+HELD_OUT = 5
+"""One sequence of so many is neither calibrated nor trained on: what a step costs is measured on it."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens in a row.
+
+    Attributes:
+        tokens: Their ids.
+        start: Place of the first one that a model is to say; what comes before only asks for it.
+    """
+
+    tokens: Sequence[int]
+    start: int = 1
+
+
+Render = Callable[[Record], Passage]
 """Makes the tokens of a line of ``.jsonl``."""
 
 
@@ -33,25 +51,50 @@ class Calibration:
     Attributes:
         path: The file.
         sha256: Of its bytes.
-        sequences: Token ids, each of two or more.
+        passages: Each of two tokens or more.
     """
 
     path: Path
     sha256: str
-    sequences: Sequence[Sequence[int]]
+    passages: Sequence[Passage]
 
     @property
     def n_tokens(self) -> int:
-        return sum(map(len, self.sequences))
+        return sum(len(passage.tokens) for passage in self.passages)
+
+    @property
+    def used(self) -> Sequence[Passage]:
+        """What is calibrated and trained on."""
+        return [passage for i, passage in enumerate(self.passages, 1) if i % HELD_OUT] or self.passages
+
+    @property
+    def held_out(self) -> Sequence[Passage]:
+        """What is only measured on; the rest, where there are too few to hold any back."""
+        return self.passages[HELD_OUT - 1 :: HELD_OUT] or self.passages
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest."""
         return {
             "file": self.path.name,
             "sha256": self.sha256,
-            "sequences": len(self.sequences),
+            "sequences": len(self.passages),
             "tokens": self.n_tokens,
         }
+
+
+def require_context(config: ModelConfig, length: int) -> None:
+    """Refuse sequences that a model cannot hold.
+
+    Raises:
+        CalibrationError: They are longer than its context.
+    """
+    if length > config.max_seq_len:
+        raise CalibrationError(
+            "the sequences are longer than the model's context",
+            expected=f"at most {config.max_seq_len} tokens",
+            found=length,
+            hint="pass a smaller --seq-len",
+        )
 
 
 def read_calibration(
@@ -63,7 +106,7 @@ def read_calibration(
         path: Plain text, or ``.jsonl``.
         tokenizer: The model's.
         n_sequences: How many sequences to take, from the beginning.
-        length: Tokens of a sequence of plain text; the most that a line of ``.jsonl`` gives.
+        length: Tokens of a sequence of plain text; the most of a line of ``.jsonl`` that is taken.
         render: Makes the tokens of a line of ``.jsonl``; by default its ``text``, or its ``messages`` as a chat.
 
     Raises:
@@ -71,7 +114,7 @@ def read_calibration(
     """
     try:
         if path.suffix == ".jsonl":
-            make = render or (lambda record: _rendered(record, tokenizer))
+            make = render or (lambda record: rendered(record, tokenizer))
             found = list(_lines(path, make, n_sequences, length))
         else:
             found = _cut(path, tokenizer, n_sequences, length)
@@ -89,7 +132,7 @@ def read_calibration(
     return Calibration(path, digest, found)
 
 
-def _cut(path: Path, tokenizer: Tokenizer, n_sequences: int, length: int) -> list[list[int]]:
+def _cut(path: Path, tokenizer: Tokenizer, n_sequences: int, length: int) -> list[Passage]:
     """Sequences of equal length, each after the start token where the model expects one."""
     start = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
     body = length - len(start)
@@ -97,7 +140,7 @@ def _cut(path: Path, tokenizer: Tokenizer, n_sequences: int, length: int) -> lis
         text = file.read(n_sequences * length * CHARACTERS_PER_TOKEN)
     ids = tokenizer.encode(text)
     n_whole = min(n_sequences, len(ids) // body)
-    return [[*start, *ids[i * body : (i + 1) * body]] for i in range(n_whole)]
+    return [Passage([*start, *ids[i * body : (i + 1) * body]]) for i in range(n_whole)]
 
 
 def records(path: Path) -> Iterator[Record]:
@@ -123,22 +166,27 @@ def records(path: Path) -> Iterator[Record]:
             yield record
 
 
-def _lines(path: Path, render: Render, n_sequences: int, length: int) -> Iterator[list[int]]:
+def _lines(path: Path, render: Render, n_sequences: int, length: int) -> Iterator[Passage]:
     n_found = 0
     for record in records(path):
-        ids = render(record)[:length]
-        if len(ids) >= SHORTEST:
-            yield ids
+        passage = render(record)
+        if len(passage.tokens) >= SHORTEST:
+            yield Passage(passage.tokens[:length], passage.start)
             n_found += 1
         if n_found == n_sequences:
             return
 
 
-def _rendered(record: Record, tokenizer: Tokenizer) -> list[int]:
+def rendered(record: Record, tokenizer: Tokenizer) -> Passage:
+    """A line with a ``text``, or with the ``messages`` of a chat.
+
+    Raises:
+        CalibrationError: It has neither.
+    """
     if isinstance(record.get("text"), str):
-        return tokenizer.encode(record["text"], add_bos=tokenizer.add_bos)
+        return Passage(tokenizer.encode(record["text"], add_bos=tokenizer.add_bos))
     if isinstance(record.get("messages"), list):
-        return tokenizer.encode(tokenizer.render_chat(record["messages"], False), parse_special=True)
+        return Passage(tokenizer.encode(tokenizer.render_chat(record["messages"], False), parse_special=True))
     raise CalibrationError(
         "a line of calibration data has nothing to run on", expected="text or messages", found=", ".join(record) or "{}"
     )

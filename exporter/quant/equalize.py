@@ -26,6 +26,7 @@ from exporter.ir.weights import row_tensor
 from exporter.tensors import RowTensor
 
 Floats = npt.NDArray[np.float32]
+Means = npt.NDArray[np.float32 | np.float64]
 Factors = Mapping[str, Floats]
 """Name of an activation -> factor of each of its channels, positive float32."""
 
@@ -33,7 +34,7 @@ INPUT_EXPONENT, WEIGHT_EXPONENT = 0.5, 0.5
 """See :func:`factor`; measured in ``docs/quantization.md``."""
 
 
-def factor(energy: Floats, columns: Floats) -> Floats:
+def factor(energy: Means, columns: Means) -> Floats:
     """What each channel of an activation is divided by, with geometric mean 1.
 
     Args:
@@ -77,10 +78,10 @@ def heads_per_value(activation: ir.Value) -> tuple[int, int]:
     return n_kv_heads, int(ops.attribute(node, "n_heads")) // n_kv_heads
 
 
-def shared(channels: Floats, activation: ir.Value) -> Floats:
-    """The mean over query heads that share a value head: float32 ``[out rows of v]`` of ``[channels]``."""
+def shared(channels: Means, activation: ir.Value) -> Means:
+    """The mean over query heads that share a value head: ``[out rows of v]`` of ``[channels]``."""
     n_kv_heads, sharing = heads_per_value(activation)
-    mean: Floats = channels.reshape(n_kv_heads, sharing, -1).mean(axis=1).reshape(-1)
+    mean: Means = channels.reshape(n_kv_heads, sharing, -1).mean(axis=1).reshape(-1)
     return mean
 
 

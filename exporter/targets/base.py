@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporter.config import ModelConfig
     from exporter.parity import Check
     from exporter.quant.calibration.use import Calibrated
-    from exporter.quant.schemes import WeightType
+    from exporter.quant.schemes import Recipe, Scheme, WeightType
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
@@ -51,6 +51,7 @@ class Quant:
             for artifacts that compute in a type with a narrower range than float32.
         residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
         calibrated: Whether its integers are chosen with calibration data where there is some.
+        recipe: What its weights follow in the graph; ``None`` where only the format has them.
         types: What its matrices can be stored as where each has a type of its own; empty if all are stored alike.
     """
 
@@ -63,7 +64,13 @@ class Quant:
     max_activation: float | None = None
     residual_headroom: float = 1.0
     calibrated: bool = False
+    recipe: Recipe | None = None
     types: Mapping[str, WeightType] = field(default_factory=dict, hash=False)
+
+    def rounds_inputs(self, scheme: Scheme, *, head: bool) -> bool:
+        """Whether the runtime rounds what a matrix of this scheme multiplies to 8 bits a token
+        (:func:`exporter.quant.activations.dynamic_int8`)."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,16 @@ class PlannedFile:
     path: str
     nbytes: int
     exact: bool = True
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One weight as a file holds it: its canonical name, encoding, shape, and bytes with scales."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,10 @@ class Plan(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Bytes that hold weights, without vocabulary and headers."""
+
+    @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        """The weights that the artifact will hold, a tied head not again."""
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:
@@ -311,6 +332,10 @@ class Target(Protocol):
 
     def runtime_versions(self) -> Mapping[str, str | None]:
         """Runtime -> version found, or ``None`` where it is not installed."""
+
+    def linked_versions(self) -> Mapping[str, str | None]:
+        """The same as apps call what they link, where the Python package around a runtime has a version of its own."""
+        return self.runtime_versions()
 
     def require_runtime(self) -> None:
         """Find out before the work, not after it, whether the artifact can be checked here.

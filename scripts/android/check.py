@@ -6,15 +6,15 @@ Exit code 0 if all is well or something that the check needs is missing, which i
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from scripts.android import controls, tools
-from scripts.android.fetching import Missing
-from scripts.android.sample import CATALOG, Outcome, Workshop
+from scripts.android.sample import CATALOG, Workshop
+from scripts.checking import Outcome, missing_code, run_all
+from scripts.fetching import Missing
 
 
 def _compile_app(workshop: Workshop) -> Outcome:
@@ -41,17 +41,10 @@ def main() -> int:
         found = tools.find()
     except Missing as missing:
         print(f"skipped: {missing}; the Android sample was not checked", file=sys.stderr)
-        return int(os.environ.get("CI") == "true")
+        return missing_code()
     print(f"Kotlin {CATALOG['kotlin']}, compiled by kotlinc {tools.KOTLIN.version}")
     with tempfile.TemporaryDirectory(prefix="android-check-") as scratch:
-        workshop = Workshop(found, Path(scratch))
-        for title, check in CHECKS.items():
-            outcome = check(workshop)
-            print(f"{'ok  ' if outcome.ok else 'FAIL'} {title}", flush=True)
-            if not outcome.ok:
-                print(outcome.text, file=sys.stderr)
-                return 1
-    return 0
+        return run_all(CHECKS, Workshop(found, Path(scratch)))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from typing import Any
 
-from scripts.android.sample import SAMPLE, VECTORS, Outcome, Workshop
+from scripts import changed_vectors
+from scripts.android.sample import SAMPLE, Workshop
+from scripts.checking import Outcome
 
 MISSPELT = {
     "ExecuTorchText.kt": (("module.resetContext()", "module.resetContexts()"), (".echo(", ".echoes(")),
@@ -16,14 +16,6 @@ MISSPELT = {
     "Models.kt": (("BuildConfig.EXECUTORCH_VERSION", "BuildConfig.EXECUTORCH"),),
 }
 """File of the app -> calls and what is written instead: of ExecuTorch, of Android, of what is generated."""
-
-CHANGED = {
-    "budgets": {"plans": "dropped", "tokens_at_most": "tokens"},
-    "bundles": {"documents": "message", "archives": "message", "runtimes": "message", "golden": "message"},
-    "guard": {"prompts": "prompt", "verdicts": "categories"},
-    "prompts": {"prompts": "prompt", "dates": "text"},
-}
-"""Vectors -> kind of case -> what is changed in one of them."""
 
 
 def misspell(workshop: Workshop) -> Outcome:
@@ -47,25 +39,10 @@ def misspell(workshop: Workshop) -> Outcome:
 def change_vectors(workshop: Workshop) -> Outcome:
     """Whether a test fails for every kind of case of which one is changed, and no other test."""
     folder = workshop.scratch / "vectors"
-    folder.mkdir()
-    kinds = 0
-    for name, fields in CHANGED.items():
-        vectors = json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
-        for kind, field in fields.items():
-            case = vectors[kind][0]
-            case[field] = _other(case[field])
-            kinds += 1
-        (folder / f"{name}.json").write_text(json.dumps(vectors), encoding="utf-8")
+    kinds = changed_vectors.write(folder)
     said = workshop.run_core_tests(folder).text
     failed = re.search(r"Failures: (\d+)$", said, re.MULTILINE)
     return Outcome(failed is not None and int(failed[1]) == kinds, f"{kinds} kinds of cases were changed\n{said}")
-
-
-def _other(value: Any) -> Any:
-    """Another value of the same type, or a text for ``None``."""
-    if isinstance(value, int):
-        return value + 1
-    return [*value, {"code": "S1", "name": "?"}] if isinstance(value, list) else f"{value}?"
 
 
 def misformat(workshop: Workshop) -> Outcome:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "android"
+from scripts.fetching import CACHE, Missing, apt_options, once, require, run
 
-
-class Missing(Exception):
-    """What the check needs and this machine does not have."""
+HERE = CACHE / "android"
 
 
 @dataclass(frozen=True)
@@ -35,45 +30,7 @@ class Pinned:
 
     @property
     def folder(self) -> Path:
-        return CACHE / f"{self.name.replace('/', '-').removeprefix('@')}-{self.version}"
-
-
-def require(program: str) -> str:
-    """Path of a program.
-
-    Raises:
-        Missing: There is none.
-    """
-    found = shutil.which(program)
-    if found is None:
-        raise Missing(f"{program} is not installed")
-    return found
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """What a command prints.
-
-    Raises:
-        Missing: It fails; none of these commands fails but for want of a network or of a package.
-    """
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
-        raise Missing(f"{command[0]} failed: {' / '.join(last)}")
-    return done.stdout
-
-
-def once(folder: Path, fill: Callable[[Path], object]) -> Path:
-    """A folder that ``fill`` has filled, now or earlier; it appears when it is complete."""
-    if not folder.is_dir():
-        print(f"fetching {folder.name}", file=sys.stderr)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fetching-", dir=folder.parent) as scratch:
-            filled = Path(scratch, "filled")
-            filled.mkdir()
-            fill(filled)
-            filled.rename(folder)
-    return folder
+        return HERE / f"{self.name.replace('/', '-').removeprefix('@')}-{self.version}"
 
 
 def npm(package: Pinned) -> Path:
@@ -116,12 +73,7 @@ def debian(name: str, packages: Sequence[str], *, with_libraries_of: str) -> Pat
     """A folder with the files of Debian packages, and of what one of them needs beside the C library."""
 
     def fill(folder: Path) -> None:
-        # A state of its own, because the system's belongs to root.
-        state = folder.parent / "state"
-        for part in ("lists/partial", "archives/partial"):
-            (state / part).mkdir(parents=True)
-        options = [f"Dir::State={state}", f"Dir::Cache={state}", "APT::Sandbox::User=" + os.environ.get("USER", "root")]
-        apt = [part for option in options for part in ("-o", option)]
+        apt = apt_options(folder.parent / "state")
         run(require("apt-get"), *apt, "-qq", "update")
         downloads = folder.parent / "downloads"
         downloads.mkdir()
@@ -129,7 +81,7 @@ def debian(name: str, packages: Sequence[str], *, with_libraries_of: str) -> Pat
         for archive in downloads.glob("*.deb"):
             run(require("dpkg-deb"), "-x", archive, folder)
 
-    return once(CACHE / name, fill)
+    return once(HERE / name, fill)
 
 
 def _libraries(apt: Sequence[str], package: str) -> list[str]:

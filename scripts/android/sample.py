@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.android.tools import Tools
+from scripts.changed_vectors import VECTORS
+from scripts.checking import Outcome, outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "examples" / "android"
 STUBS = ROOT / "tests" / "android" / "stubs"
-VECTORS = ROOT / "tests" / "vectors"
 PACKAGE = "org.example.guardedchat"
 
 CATALOG = tomllib.loads((SAMPLE / "gradle" / "libs.versions.toml").read_text(encoding="utf-8"))["versions"]
 """Versions that the Gradle build takes."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a tool said, and whether it was content."""
-
-    ok: bool
-    text: str
 
 
 @dataclass(frozen=True)
@@ -106,24 +98,11 @@ class Workshop:
         )  # fmt: skip
 
     def _java(self, *arguments: str | Path, folder: Path = SAMPLE) -> Outcome:
-        return _outcome([*self.tools.java, *arguments], folder)
+        return outcome([*self.tools.java, *arguments], folder)
 
     def _aapt2(self, *arguments: str | Path) -> Outcome:
-        return _outcome([self.tools.aapt2, *arguments], SAMPLE, LD_LIBRARY_PATH=_path(self.tools.libraries))
+        return outcome([self.tools.aapt2, *arguments], SAMPLE, LD_LIBRARY_PATH=_path(self.tools.libraries))
 
 
 def _path(parts: Sequence[Path]) -> str:
     return os.pathsep.join(map(str, parts))
-
-
-def _outcome(command: Sequence[str | Path], folder: Path, **environment: str) -> Outcome:
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=folder,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return Outcome(done.returncode == 0, done.stdout)

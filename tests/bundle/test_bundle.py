@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from exporter import targets
 from exporter.artifact import MANIFEST
 from exporter.bundle import archive, reading, validation
 from exporter.errors import ExporterError
 from tests.fixtures.models import TinySpec
 from tests.pipeline.conftest import needs_llama_cpp
-from tests.pipeline.harness import run
+from tests.pipeline.harness import run, shared_files
 
 SPEC = TinySpec(head_dim=16, max_seq_len=256)
 Folder = Callable[[TinySpec], Path]
@@ -54,9 +55,11 @@ def test_it_holds_what_an_app_needs_and_nothing_else(exported: Path, bundle: Pat
     assert stored.issuperset(found["artifact"])
     known = json.loads((exported / MANIFEST).read_text())
     assert {f["path"]: f["sha256"] for f in found["files"]} == {
-        f["path"]: f["sha256"] for f in (*known["artifacts"][0]["files"], *known["shared_files"])
+        f["path"]: f["sha256"] for f in (*known["artifacts"][0]["files"], *shared_files(exported, "gguf").values())
     }
     assert found["context_length"] == SPEC.max_seq_len
+    # Of llama.cpp, an app knows the build that it links and not the Python package around it.
+    assert found["runtime"] == {"versions": targets.get("gguf").packages, "packages": targets.get("gguf").packages}
     assert len(found["golden"]) == 3
     assert all(golden["prompt_ids"] and golden["answer_ids"] for golden in found["golden"])
     assert not set(found["stop_ids"]) & {i for golden in found["golden"] for i in golden["answer_ids"]}

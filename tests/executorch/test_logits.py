@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter import parity
 from exporter.config import RopeScaling
+from exporter.divergence import compare
 from exporter.errors import TargetError
 from exporter.ir import interpreter
 from exporter.targets.executorch.runtime import ExecuTorch
@@ -116,7 +116,7 @@ def test_quantized_logits_differ_by_the_rounding_of_activations_only(
         with xnnpack.rounding(rounds):
             expected = np.concatenate([interpreter.logits(exported.plan.model, text) for text in texts])
         rows = (slice(at, at + 1) for at in range(len(ids)))
-        return float(np.median([parity.compare(expected[row], found[row], ids[row]).mean_kl for row in rows]))
+        return float(np.median([compare(expected[row], found[row], ids[row]).mean_kl for row in rows]))
 
     assert divergence(rounds) < 1e-11
     assert divergence(lambda name: False) > 1e-5

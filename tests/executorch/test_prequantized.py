@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from exporter import parity
 from exporter.artifact import MANIFEST
+from exporter.divergence import compare
 from exporter.errors import GraphError
 from exporter.ir import interpreter
 from exporter.quant.packing import unpack_4
@@ -161,7 +161,7 @@ def test_4_bit_logits_differ_by_the_rounding_of_activations_and_scales_only(
 ) -> None:
     expected = quantized_llama.logits(SPECS[flavour], IDS).astype(np.float32)
     found = programs(flavour, "int4").load().logits(IDS, 30)
-    assert parity.compare(expected[29:], found, IDS[29:]).mean_kl < 1e-3
+    assert compare(expected[29:], found, IDS[29:]).mean_kl < 1e-3
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

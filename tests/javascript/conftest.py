@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.ir import interpreter
 from exporter.source import Source, SourceOptions, open_source
 from exporter.targets.base import Options
@@ -38,7 +39,7 @@ class Repository:
         """The logits after the prompt are those of the reference on the same weights, within the row's own gates."""
         model = ONNX.plan(self.source.subject(), quant.name, Options()).model
         expected = interpreter.logits(model, prompt)[-1:]
-        found = parity.compare(expected, np.array([answer.logits], np.float32), prompt[-1:])
+        found = compare(expected, np.array([answer.logits], np.float32), prompt[-1:])
         assert parity.check_logits(found, quant).passed, (quant.name, found)
 
     def continues(self, generated: list[int], prompt: list[int]) -> None:

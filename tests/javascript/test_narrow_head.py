@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.ir import interpreter
 from exporter.prune_guard.vocabulary import narrow_head
 from exporter.source import SourceOptions, open_source
@@ -40,7 +41,7 @@ def check(answer: Answer, quant: str, narrow: Repository) -> None:
     assert np.flatnonzero(np.isfinite(found[0])).tolist() == list(KEPT)
     model = ONNX.plan(narrow.source.subject(), quant, Options()).model
     expected = interpreter.logits(model, PROMPT)[-1:]
-    assert parity.check_logits(parity.compare(expected, found, PROMPT[-1:], KEPT), QUANTS[quant]).passed
+    assert parity.check_logits(compare(expected, found, PROMPT[-1:], KEPT), QUANTS[quant]).passed
     assert set(answer.generated) <= set(KEPT)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from exporter import parity
 from exporter.config import RopeScaling
+from exporter.divergence import compare
 from exporter.errors import TargetError
 from exporter.ir import interpreter
 from exporter.targets.onnx import lower
@@ -142,7 +143,7 @@ def test_the_largest_activations_of_a_float16_variant_do_not_overflow(
     exported = export(model, tmp_path / "a", quant)
     peaks = parity.reference(exported.plan.model, ids).peaks
     assert 65504 < peaks["layers.1.feed_forward.w2"] < 8 * 65504
-    found = parity.compare(interpreter.logits(exported.plan.model, ids), exported.load().logits(ids), ids)
+    found = compare(interpreter.logits(exported.plan.model, ids), exported.load().logits(ids), ids)
     assert parity.check_logits(found, QUANTS[quant]).passed, found
 
     monkeypatch.setattr(lower, "RESIDUAL_HEADROOM", 1)  # the negative control

@@ -12,7 +12,7 @@ import pytest
 from exporter.targets.onnx import weights
 from tests.fixtures.models import TinySpec
 from tests.onnx.support import SPEC
-from tests.pipeline.harness import Outcome, manifest, run, sha256, snapshot
+from tests.pipeline.harness import Outcome, manifest, run, sha256, shared_files, snapshot
 
 Folder = Callable[[TinySpec], Path]
 
@@ -37,7 +37,7 @@ def defaults(out: Path) -> tuple[str, str, str]:
 
 def test_the_manifest_has_their_hashes(model: Path, tmp_path: Path) -> None:
     export(model, tmp_path, "int4")
-    shared = {file["path"]: file for file in manifest(tmp_path)["shared_files"]}
+    shared = shared_files(tmp_path, "onnx")
     beside = {f"onnx/{p.name}" for p in (tmp_path / "onnx").iterdir() if p.is_file()}
     assert shared.keys() == beside
     for path, entry in shared.items():
@@ -60,7 +60,7 @@ def test_another_target_leaves_them_alone(model: Path, tmp_path: Path) -> None:
     before = snapshot(tmp_path / "onnx")
     assert run("export", model, "--target", "gguf", "--quant", "int4", "--out", tmp_path, "--no-verify").code == 0
     assert snapshot(tmp_path / "onnx") == before
-    assert {file["target"] for file in manifest(tmp_path)["shared_files"]} == {"gguf", "onnx"}
+    assert {file["target"] for file in manifest(tmp_path)["shared_files"]} == {"gguf", "onnx", "report"}
 
 
 def test_two_names_of_one_file_are_one_artifact(model: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_nothing_is_left_around_no_variant(model: Path, tmp_path: Path, monkeypa
     wrong_4_bits(monkeypatch)
     assert export(model, tmp_path, "int4", check=True).code == 3
     assert not [p for p in (tmp_path / "onnx").rglob("*") if p.is_file()]
-    assert manifest(tmp_path)["shared_files"] == []
+    assert shared_files(tmp_path, "onnx") == {}
 
 
 def test_verify_notices_a_changed_one(model: Path, tmp_path: Path) -> None:

@@ -1,8 +1,4 @@
-"""What XNNPACK makes of activations: a reference that rounds them as it does.
-
-``xnn_f32_qd8_asymmetric_quantization_params`` (``src/xnnpack/quantization.h``) chooses scale and zero point of a row;
-``xnn_compute_f32_qd8_convert`` (``src/operator-run.c``) applies them.
-"""
+"""What XNNPACK makes of activations: a reference that rounds them as it does."""
 
 from __future__ import annotations
 
@@ -14,18 +10,10 @@ from unittest import mock
 import torch
 
 from exporter.ir import interpreter
+from exporter.quant.activations import dynamic_int8
 
 Rounds = Callable[[str], bool]
 """Whether the input of a matrix is rounded, by its name."""
-
-
-def rounded(x: torch.Tensor) -> torch.Tensor:
-    """Rows as 8-bit integers, decoded: 255 steps from the least to the largest of a row and 0, and 0 is exact."""
-    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-    steps = torch.where(high > low, 255 / (high - low), 1.0)
-    # Counted from the end that is nearer to 0; -128 and 127 are not equally far from it.
-    zero = torch.where((low + high) * steps > 1, -128 - low * steps, 127 - high * steps).round()
-    return ((x * steps).round() + zero).clamp(-128, 127).sub(zero) / steps
 
 
 @contextmanager
@@ -40,7 +28,7 @@ def rounding(rounds: Rounds, nudge: float = 0.0) -> Iterator[None]:
 
     def linear(node: object, x: torch.Tensor, weight: Any) -> torch.Tensor:
         if rounds(str(weight.name)):
-            x = rounded(x * (1 + nudge * torch.randn(x.shape, generator=noise)) if nudge else x)
+            x = dynamic_int8(x * (1 + nudge * torch.randn(x.shape, generator=noise)) if nudge else x)
         return plain(node, x, weight)  # type: ignore[no-any-return]
 
     with mock.patch.dict(interpreter.IMPLEMENTATIONS, {"Linear": linear}):

@@ -86,6 +86,11 @@ def manifest(out: Path) -> dict[str, Any]:
     return document
 
 
+def shared_files(out: Path, target: str) -> dict[str, dict[str, Any]]:
+    """Path -> entry of the manifest, of the files that a target's artifacts share."""
+    return {file["path"]: file for file in manifest(out)["shared_files"] if file["target"] == target}
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

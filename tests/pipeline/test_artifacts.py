@@ -60,7 +60,7 @@ class TestEveryQuantization:
         out, _ = everything
         found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
         models = {f"gguf/tiny-{quant.upper()}.gguf" for quant in QUANTS}
-        assert found == models | {"gguf/Modelfile", "manifest.json", "README.md"}
+        assert found == models | {"gguf/Modelfile", "manifest.json", "README.md", "report.html", "report.json"}
 
     def test_the_manifest_has_the_documented_shape(self, everything: tuple[Path, Outcome], model: Path) -> None:
         document = manifest(everything[0])

@@ -16,6 +16,7 @@ MEMORY: dict[str, Any] = {
     "exporter": "0",
     "source": {"model": "tiny"},
     "recipe": "test",
+    "importance": "magnitude",
     "quants": {"gguf": "q8_0", "onnx": "int8"},
     "report": [{"step": "source", "parameters": 1000, "perplexity": 12.5}],
 }

@@ -17,7 +17,7 @@ from exporter import guard
 from exporter.errors import CalibrationError
 from exporter.guard import parse_verdict
 from exporter.prune_guard.guard import Guard, Logits
-from exporter.prune_guard.guard_data import Example, answer_text, example, read_examples, training_tokens
+from exporter.prune_guard.guard_data import Example, answer_text, example, read_examples, training_passage
 from exporter.prune_guard.guard_eval import average_precision, evaluate, point
 from exporter.prune_guard.kept_tokens import end_of_answer
 from exporter.prune_guard.prompt import GuardError, prompt_tokens, turns
@@ -167,10 +167,10 @@ def test_tokens_that_no_answer_has_do_not_count() -> None:
 
 def test_what_a_guard_is_trained_on_is_prompt_answer_and_end() -> None:
     unsafe = Example(ASKED, ("S2", "S10"))
-    ids = training_tokens(unsafe, llama3())
+    passage = training_passage(unsafe, llama3())
     prompt = prompt_tokens(ASKED, llama3())
-    assert ids[: len(prompt)] == prompt
-    assert llama3().decode(ids[len(prompt) :]) == "unsafe\nS2,S10<|eot_id|>"
+    assert (passage.tokens[: passage.start], passage.start) == (prompt, len(prompt))
+    assert llama3().decode(passage.tokens[passage.start :]) == "unsafe\nS2,S10<|eot_id|>"
 
 
 @pytest.mark.parametrize(

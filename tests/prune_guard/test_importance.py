@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ import torch
 
 from exporter.errors import GraphError
 from exporter.ir import interpreter
-from exporter.ir.blocks import blocks
-from exporter.ir.blockwise import Blockwise
+from exporter.ir.blocks import Block, blocks
+from exporter.ir.blockwise import Blockwise, LoadedBlock
 from exporter.ir.weights import row_tensor
 from exporter.prune_guard import methods
 from exporter.prune_guard.depth import drop_blocks
@@ -188,3 +190,27 @@ def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
     with pytest.raises(GraphError, match="unknown importance") as caught:
         methods.get("taylor")
     assert caught.value.expected == "block-influence, perplexity, magnitude"
+
+
+def test_one_block_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not anybody collects garbage, which the command line does rarely."""
+    alive: weakref.WeakSet[LoadedBlock] = weakref.WeakSet()
+    most = 0
+    load = Blockwise.load
+
+    def counted(self: Blockwise, block: Block) -> LoadedBlock:
+        nonlocal most
+        loaded = load(self, block)
+        alive.add(loaded)
+        most = max(most, len(alive))
+        return loaded
+
+    monkeypatch.setattr(Blockwise, "load", counted)
+    gc.disable()
+    try:
+        measure(graph(SPEC), SEQUENCES, silent)
+        perplexity(graph(SPEC), SEQUENCES, silent)
+        greedy_removals(graph(SPEC), SEQUENCES, 1, silent)
+    finally:
+        gc.enable()
+    assert most == 1

@@ -16,6 +16,9 @@ from functools import cached_property
 
 import torch
 
+PANEL = 512
+"""Columns of a symmetric product that are computed at once: half of it is known from the other half."""
+
 TRUST = 0.1
 """Share of the mean diagonal added to H before a target is solved for: few tokens should not move weights far."""
 
@@ -30,13 +33,13 @@ class Moments:
     """Sums over the tokens seen so far.
 
     Attributes:
-        hessian: ``X^T X``, float32 ``[in, in]``.
+        upper: ``X^T X``, float32 ``[in, in]``, as far as it lies above the diagonal's panels or in them.
         lost: ``(Y - X)^T X``, float32 ``[in, in]``.
         residual: Name of a linear -> ``(stream of full precision - stream)^T X``, float32 ``[out, in]``.
         n_tokens: How many they are.
     """
 
-    hessian: torch.Tensor
+    upper: torch.Tensor
     lost: torch.Tensor
     residual: dict[str, torch.Tensor] = field(default_factory=dict)
     n_tokens: int = 0
@@ -48,7 +51,9 @@ class Moments:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Count a batch: float32 ``[..., in]`` of both graphs."""
-        self.hessian += gram(x, x)
+        flat = x.reshape(-1, x.shape[-1])
+        for start in range(0, flat.shape[1], PANEL):
+            self.upper[start : start + PANEL, start:] += flat[:, start : start + PANEL].T @ flat[:, start:]
         self.lost += gram(y - x, x)
         self.n_tokens += x.numel() // x.shape[-1]
 
@@ -56,6 +61,14 @@ class Moments:
         """Count what the residual stream had lost before a linear adds to it: float32 ``[..., out]``."""
         term = gram(lost, x)
         self.residual[name] = self.residual[name] + term if name in self.residual else term
+
+    @cached_property
+    def hessian(self) -> torch.Tensor:
+        """``X^T X``, float32 ``[in, in]``; of the tokens that were counted when it is asked for first."""
+        for start in range(0, len(self.upper), PANEL):
+            stop = start + PANEL
+            self.upper[stop:, start:stop] = self.upper[start:stop, stop:].T
+        return self.upper
 
     @cached_property
     def _ridged(self) -> torch.Tensor:

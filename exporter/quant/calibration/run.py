@@ -213,10 +213,10 @@ def _factor(source: ir.Value, energy: Floats, readers: Sequence[ir.Value]) -> Fl
     for weight in readers:
         tensor = row_tensor(weight)
         for start, stop in tensor.row_ranges():
-            columns += np.square(tensor.rows_f32(start, stop)).sum(axis=0, dtype=np.float64)
+            # float32 holds weights whose squares it does not hold.
+            columns += np.square(tensor.rows_f32(start, stop), dtype=np.float64).sum(axis=0)
     n_rows = sum(row_tensor(weight).n_rows for weight in readers)
-    per_row = (columns / n_rows).astype(np.float32)
-    found = equalize.factor(equalize.shared(energy, source), equalize.shared(per_row, source))
+    found = equalize.factor(equalize.shared(energy, source), equalize.shared(columns / n_rows, source))
     return equalize.spread(found, source)
 
 

@@ -24,6 +24,7 @@ from exporter.quant.schemes import (
     PORTABLE_RECIPES,
     Recipe,
     Rule,
+    Scheme,
     WeightType,
     by_name,
 )
@@ -71,6 +72,9 @@ class ExecuTorchQuant(Quant):
     rounds: bool = True
     backend: str = "xnnpack"
     half: bool = False
+
+    def rounds_inputs(self, scheme: Scheme, *, head: bool) -> bool:
+        return self.backend == "xnnpack" and (scheme.bits == 4 or (self.rounds and not head))
 
 
 QUANTS: dict[str, ExecuTorchQuant] = {

@@ -14,7 +14,7 @@ from exporter.ir.weights import quantized_weights
 from exporter.quant.allocation.types import resolve
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
-from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.executorch.data_file import DataFile
@@ -26,8 +26,10 @@ from exporter.targets.executorch.program import Constants
 from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.executorch.rotary import COS, SIN
 from exporter.targets.executorch.scales import fit_scales
+from exporter.targets.executorch.weights import INTS
 from exporter.targets.executorch.xnnpack import Xnnpack
 from exporter.targets.hf_files import model_config
+from exporter.targets.stored import stored_tensors
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 from exporter.tokenizer import Tokenizer
 
@@ -90,6 +92,11 @@ class ExecuTorchPlan:
     @property
     def weight_bytes(self) -> int:
         return sum(w.nbytes for w in self._lowered.weights if w.blobs[0].key not in (COS, SIN))
+
+    @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        found = {w.blobs[0].key.removesuffix(INTS): w.nbytes for w in self._lowered.weights}
+        return [*stored_tensors(self._model, self.expected, found, ir.DataType.BFLOAT16)]
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:

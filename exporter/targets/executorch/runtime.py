@@ -20,6 +20,9 @@ import exporter
 from exporter.errors import TargetError
 from exporter.targets.executorch import wheel
 
+WORKER = (sys.executable, "-P", "-W", "ignore", "-m", "exporter.targets.executorch.worker")
+"""Command line of a child on this machine."""
+
 
 class ExecuTorch:
     """See :class:`exporter.targets.base.Runtime`.
@@ -30,15 +33,17 @@ class ExecuTorch:
     Args:
         path: The ``.pte`` file; its tokenizer lies beside it.
         data: The ``.ptd`` file of its weights, if they have one.
+        worker: Command line of a child; another one runs the program on another processor.
 
     Raises:
         RuntimeUnavailableError: See :func:`exporter.targets.executorch.wheel.require`.
     """
 
-    def __init__(self, path: Path, data: Path | None = None) -> None:
+    def __init__(self, path: Path, data: Path | None = None, *, worker: Sequence[str] = WORKER) -> None:
         wheel.require()
         self.path = path
         self.data = data
+        self._worker = worker
 
     def logits(self, token_ids: Sequence[int], prefill: int | None = None) -> npt.NDArray[np.float32]:
         """Logits at every position, ``[n_tokens, vocab_size]``.
@@ -116,7 +121,7 @@ class ExecuTorch:
         question = json.dumps({"request": request, "model": str(self.path), "data": data, **arguments})
         # subprocess.run kills the child on every exception here, Ctrl-C included.
         child = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-m", "exporter.targets.executorch.worker"],
+            self._worker,
             input=question.encode(),
             capture_output=True,
             env=environment(),

@@ -21,6 +21,9 @@ from exporter.targets.executorch.subgraph import Constant
 from exporter.targets.streaming import Task
 from exporter.tensors import Array, RowTensor
 
+INTS = ".ints"
+"""Ends the name of integers, after the weight's own."""
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -53,13 +56,13 @@ def array(name: str, values: Array) -> Weight:
 
 def int8_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
     """``<name>.ints`` int8 ``[out, in]`` and ``<name>.scales`` float32 ``[out, in / group]``."""
-    blobs = Constant(f"{name}.ints", int(ints.size)), Constant(f"{name}.scales", 4 * int(scales.size))
+    blobs = Constant(f"{name}{INTS}", int(ints.size)), Constant(f"{name}.scales", 4 * int(scales.size))
     return Weight(blobs, tuple(_tasks(ints, scales, lambda q: q, lambda s: s)))
 
 
 def int4_groups(name: str, ints: RowTensor, scales: RowTensor) -> Weight:
     """``<name>.ints`` uint8 ``[out, in / 2]`` and ``<name>.scales`` bfloat16 ``[out, in / group]``."""
-    blobs = Constant(f"{name}.ints", int(ints.size) // 2), Constant(f"{name}.scales", 2 * int(scales.size))
+    blobs = Constant(f"{name}{INTS}", int(ints.size) // 2), Constant(f"{name}.scales", 2 * int(scales.size))
     return Weight(blobs, tuple(_tasks(ints, scales, pack_4, lambda s: s.astype(ml_dtypes.bfloat16))))
 
 
@@ -69,7 +72,7 @@ def int4_table(name: str, ints: RowTensor, scales: RowTensor, *, shared: bool) -
     A table that is a matrix of XNNPACK as well (``shared``) has ``<name>.bf16_scales`` besides. To XNNPACK its integers
     are a matrix whose columns are exchanged in pairs.
     """
-    blobs = [Constant(f"{name}.ints", int(ints.size) // 2), Constant(f"{name}.scales", 2 * int(scales.size))]
+    blobs = [Constant(f"{name}{INTS}", int(ints.size) // 2), Constant(f"{name}.scales", 2 * int(scales.size))]
     casts = [lambda s: s.astype(np.float16), lambda s: s.astype(ml_dtypes.bfloat16)][: 1 + shared]
     if shared:
         blobs.append(Constant(f"{name}.bf16_scales", 2 * int(scales.size)))

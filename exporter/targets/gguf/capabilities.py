@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporter.quant.schemes import INT4, INT8, WeightType, by_name
+from exporter.quant.schemes import INT4, INT8, PORTABLE_RECIPES, WeightType, by_name
 from exporter.targets.base import Quant
 from exporter.targets.gguf import encode
 
@@ -59,7 +59,16 @@ def _portable(
 ) -> GgufQuant:
     types: Mapping[str, WeightType] = PORTABLE_TYPES if calibrated else {}
     return GgufQuant(
-        name, summary, True, max_kl, max_rounding, max_abs, calibrated=calibrated, types=types, ftype=ftype
+        name,
+        summary,
+        True,
+        max_kl,
+        max_rounding,
+        max_abs,
+        calibrated=calibrated,
+        recipe=PORTABLE_RECIPES[name],
+        types=types,
+        ftype=ftype,
     )
 
 

@@ -17,7 +17,7 @@ from gguf.gguf_writer import WriterState
 from exporter.ir.build import config_of
 from exporter.ir.weights import is_quantized
 from exporter.resources import anonymous_bytes
-from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.gguf.capabilities import GgufQuant
 from exporter.targets.gguf.encodings import all_types, decoded, encoded_tensor
 from exporter.targets.gguf.lower import LoweredTensor, float_weights, lower
@@ -79,6 +79,14 @@ class GgufPlan:
     @property
     def weight_bytes(self) -> int:
         return sum(t.nbytes for lowered, t in zip(self._lowered, self._tensors, strict=True) if lowered.canonical)
+
+    @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        return [
+            StoredTensor(lowered.canonical, tensor.type_name, lowered.shape, tensor.nbytes)
+            for lowered, tensor in zip(self._lowered, self._tensors, strict=True)
+            if lowered.canonical
+        ]
 
     @property
     def types(self) -> Mapping[str, str]:

@@ -38,6 +38,11 @@ def llama_cpp_version() -> str | None:
     return f"{package} {version} ({f'llama.cpp {release.build}' if release else 'never checked'})"
 
 
+def llama_cpp_build() -> str | None:
+    """The build of llama.cpp inside, e.g. ``b11549``; ``None`` if there is none that was checked. Loads nothing."""
+    return llama_cpp.RELEASES[llama_cpp.checked()].build if available() else None
+
+
 def available() -> bool:
     """Whether :class:`LlamaCpp` can be used here."""
     try:

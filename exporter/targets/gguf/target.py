@@ -11,7 +11,6 @@ from exporter.ir.build import config_of
 from exporter.ir.weights import quantized_weights
 from exporter.quant.allocation.types import resolve
 from exporter.quant.apply import apply_recipe
-from exporter.quant.schemes import PORTABLE_RECIPES
 from exporter.targets.base import EXPORT_THE_ORIGINAL, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.gguf import llama_cpp, modelfile, runtime
 from exporter.targets.gguf.capabilities import QUANTS
@@ -43,8 +42,8 @@ class _Gguf(Target):
             )
         model = full_height(subject.model)
         types = resolve(model, row.name, row.types, options.types)
-        if row.portable:
-            model = apply_recipe(model, PORTABLE_RECIPES[quant].with_types(types), calibrated=subject.calibrated)
+        if row.recipe is not None:
+            model = apply_recipe(model, row.recipe.with_types(types), calibrated=subject.calibrated)
         encoded = {name: kind.name.upper() for name, kind in types.items() if kind.scheme is None}
         return GgufPlan(dataclasses.replace(subject, model=model), row, options, encoded)
 
@@ -58,6 +57,9 @@ class _Gguf(Target):
 
     def runtime_versions(self) -> Mapping[str, str | None]:
         return {"llama.cpp": runtime.llama_cpp_version()}
+
+    def linked_versions(self) -> Mapping[str, str | None]:
+        return {"llama.cpp": runtime.llama_cpp_build()}
 
     def require_runtime(self) -> None:
         llama_cpp.checked()

@@ -17,11 +17,13 @@ from exporter.quant.apply import apply_recipe
 from exporter.quant.calibration.use import Calibrated
 from exporter.quant.schemes import WeightType
 from exporter.resources import anonymous_bytes
-from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.hf_files import model_config
-from exporter.targets.onnx import browser, layout, repository
+from exporter.targets.onnx import browser, layout, names, repository
 from exporter.targets.onnx.capabilities import PREFERENCE, QUANTS, OnnxQuant
 from exporter.targets.onnx.lower import Lowered, lower
+from exporter.targets.onnx.weights import INTS
+from exporter.targets.stored import stored_tensors
 from exporter.tensors import CHUNK_WEIGHTS, RowTensor
 
 _KERNEL_BYTES = 40 << 20
@@ -144,6 +146,17 @@ class OnnxPlan:
     def weight_bytes(self) -> int:
         weights = self.variant.lowered.weights
         return sum(w.nbytes for w in weights if not w.blobs[0].name.endswith("_cache"))
+
+    @property
+    def tensors(self) -> Sequence[StoredTensor]:
+        parameters = self.expected
+        found: dict[str, int] = {}
+        for weight in self.variant.lowered.weights:
+            parts = names.parts(weight.blobs[0].name.removesuffix(INTS))
+            # Matrices that were stacked have the same encoding, so that each row of them takes the same bytes.
+            rows = {name: parameters[name].n_rows for name in parts if name in parameters}
+            found |= {name: weight.nbytes * n // sum(rows.values()) for name, n in rows.items()}
+        return [*stored_tensors(self.model, parameters, found, ir.DataType.FLOAT16)]
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:

@@ -23,6 +23,9 @@ from exporter.tensors import Array, RowTensor
 Part = tuple[RowTensor, RowTensor]
 """Integers ``[out, in]`` and scales ``[out, in / block]`` of one matrix."""
 
+INTS = ".ints"
+"""Ends the name of integers, after the weight's own."""
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -88,7 +91,7 @@ def integer_weight(name: str, parts: Sequence[Part], bits: int, scale_dtype: ir.
                 yield lambda i=ints, s=scales, a=start, b=stop: encode(i, s, a, b)  # type: ignore[misc]
 
     blobs = (
-        Blob(f"{name}.ints", ir.DataType.UINT8, (n_rows, n_blocks, block_bytes)),
+        Blob(f"{name}{INTS}", ir.DataType.UINT8, (n_rows, n_blocks, block_bytes)),
         Blob(f"{name}.scales", scale_dtype, (n_rows, n_blocks)),
     )
     return Weight(blobs, tuple(tasks()))
@@ -113,7 +116,7 @@ def column_weight(name: str, parts: Sequence[Part]) -> Weight:
         return columns, found
 
     blobs = (
-        Blob(f"{name}.ints", ir.DataType.INT8, (n_cols, n_rows)),
+        Blob(f"{name}{INTS}", ir.DataType.INT8, (n_cols, n_rows)),
         Blob(f"{name}.scales", ir.DataType.FLOAT, (n_rows,)),
     )
     return Weight(blobs, (encode,))

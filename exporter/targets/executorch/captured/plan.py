@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx_ir as ir
 
 from exporter import parity
+from exporter.divergence import compare
 from exporter.errors import TargetError
 from exporter.ir.build import config_of, set_config
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts
 from exporter.parity import Check
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes, available_bytes
-from exporter.targets.base import Options, PlannedFile, Progress, Subject, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.executorch import backends, files, preflight, wheel
 from exporter.targets.executorch.capabilities import ExecuTorchQuant
 from exporter.targets.executorch.plan import constant_values
@@ -30,6 +31,7 @@ from exporter.targets.executorch.reading import PteFile
 from exporter.targets.executorch.releases import RELEASES
 from exporter.targets.half import MAX_HALF
 from exporter.targets.hf_files import model_config
+from exporter.targets.stored import stored_tensors
 from exporter.tensors import RowTensor
 from exporter.tokenizer import Tokenizer, load_tokenizer_folder
 
@@ -136,16 +138,20 @@ class CapturedPlan:
         operands = (n.inputs[1] for n in self._model.graph if n.op_type in ("Embedding", "Linear", "RMSNorm"))
         return list(dict.fromkeys(value for value in operands if value is not None))
 
-    @cached_property
+    @property
     def weight_bytes(self) -> int:
-        item, total = 2 if self._quant.half else 4, 0.0
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @cached_property
+    def tensors(self) -> Sequence[StoredTensor]:
+        item, found = 2 if self._quant.half else 4, {}
         for value in self._weights:
             if is_quantized(value):
                 ints, scales, _ = quantized_parts(value)
-                total += ints.dtype.itemsize * ints.size + item * scales.size
+                found[str(value.name)] = int(ints.dtype.itemsize * ints.size + item * scales.size)
             else:
-                total += item * float_rows(value).size
-        return int(total)
+                found[str(value.name)] = item * int(float_rows(value).size)
+        return [*stored_tensors(self._model, self.expected, found, ir.DataType.FLOAT16)]
 
     @property
     def files(self) -> Sequence[PlannedFile]:
@@ -257,7 +263,7 @@ class CapturedPlan:
         expected = interpreter.logits(self._model, ids, observe)
         found = self._compiler.run(captured, module, ids, max(1, len(ids) - N_DECODED)).float().numpy()
         last = len(found)
-        divergence = parity.compare(expected[-last:], found, ids[-last:])
+        divergence = compare(expected[-last:], found, ids[-last:])
         logits = parity.check_logits(divergence, self._quant)
         detail = (
             f"{last} positions in torch before lowering: {logits.detail}, max {divergence.relative_max_abs:.1e} std"

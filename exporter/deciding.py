@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from exporter import allocating, calibration, targets
 from exporter.allocation import Allocation
@@ -16,28 +16,15 @@ from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration import texts
 from exporter.quant.calibration.file import Calibration
 from exporter.quant.schemes import Scheme
-from exporter.source import Source, SourceOptions
+from exporter.source import Source
 from exporter.targets.base import Options, Plan, Target
 
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; see ``exporter export --help``."""
-
-    model: str
-    targets: tuple[str, ...]
-    quants: tuple[str, ...]
-    out: Path
-    force: bool = False
-    check: bool = True
-    source: SourceOptions = field(default_factory=SourceOptions)
-    options: Options = field(default_factory=Options)
-    calibrate: calibration.Asked | None = None
-    allocate: allocating.Asked | None = None
+if TYPE_CHECKING:
+    from exporter.pipeline import Request
 
 
 @dataclass(frozen=True)
-class Cell:
+class Decided:
     """One artifact to be made: a row of a target, decided.
 
     Attributes:
@@ -120,11 +107,11 @@ def require_types(request: Request, rows: Sequence[tuple[Target, str]]) -> None:
             allocating.read(request.allocate.plan, rows)
 
 
-def planned(request: Request, source: Source, rows: Sequence[tuple[Target, str]], reporter: Reporter) -> list[Cell]:
+def planned(request: Request, source: Source, rows: Sequence[tuple[Target, str]], reporter: Reporter) -> list[Decided]:
     """The artifacts as their rows have them; what was decided on the way is said."""
     for note in source.checkpoint.notes:
         reporter.note(note)
-    cells = [Cell(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in rows]
+    cells = [Decided(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in rows]
     for note in dict.fromkeys(f"{cell.target.name}: {note}" for cell in cells for note in cell.plan.notes):
         reporter.note(note)
     return cells
@@ -134,10 +121,10 @@ def allocated(
     request: Request,
     asked: allocating.Asked,
     source: Source,
-    cells: Sequence[Cell],
+    cells: Sequence[Decided],
     hashes: FileHashes,
     reporter: Reporter,
-) -> list[Cell]:
+) -> list[Decided]:
     """The artifacts with types of their own for their matrices: those of a plan, or chosen under a budget."""
     rows, losses = [(cell.target, cell.quant) for cell in cells], None
     if asked.budget is not None:
@@ -148,7 +135,7 @@ def allocated(
         digest = calibration.model_digest(hashes.result(), request.source.to_dict())
         types = {kind.name: kind for target, quant in rows for kind in target.quant(quant).types.values()}
         losses = allocating.measured(request.calibrate, source, digest, types.values(), request.out, reporter)
-    found: list[Cell] = []
+    found: list[Decided] = []
     for target, quant in rows:
         if asked.budget is not None and losses is not None:
             plan_with = allocating.plan_with(target, source, quant, request.options)
@@ -158,13 +145,13 @@ def allocated(
             chosen = allocating.read(asked.plan, rows)
         options = dataclasses.replace(request.options, types=chosen.types)
         plan = target.plan(source.subject(), quant, options)
-        found.append(Cell(target, quant, plan, allocation=chosen, losses=losses))
+        found.append(Decided(target, quant, plan, allocation=chosen, losses=losses))
     return found
 
 
 def calibrated(
-    request: Request, source: Source, cells: Sequence[Cell], hashes: FileHashes, reporter: Reporter
-) -> list[Cell]:
+    request: Request, source: Source, cells: Sequence[Decided], hashes: FileHashes, reporter: Reporter
+) -> list[Decided]:
     """The artifacts with integers chosen on a text, where one was named."""
     asked = request.calibrate
     if asked is None:

@@ -1,0 +1,1 @@
+"""The iOS sample, checked without a Mac: ``make ios-check``."""
