@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from exporter.artifact import Staging, sha256_file
 from exporter.errors import CalibrationError
 from exporter.names import expected_shapes
+from exporter.quant.apply import roles
 from exporter.quant.calibration import file, texts
 from exporter.quant.calibration.file import Calibration, Origin
-from exporter.quant.schemes import Scheme
+from exporter.quant.schemes import LINEAR, Scheme
 from exporter.source import Source
 from exporter.targets.base import Progress
 
@@ -56,9 +57,15 @@ def model_digest(hashes: Mapping[Path, str], options: Mapping[str, Any]) -> str:
 
 
 def obtain(
-    asked: Asked, source: Source, model: str, schemes: Collection[Scheme], out: Path, reporter: Reporter
+    asked: Asked,
+    source: Source,
+    model: str,
+    schemes: Collection[Scheme],
+    out: Path,
+    reporter: Reporter,
+    mix: Mapping[str, Scheme] | None = None,
 ) -> Calibration:
-    """The calibration that was asked for, with integers of all ``schemes``.
+    """The calibration that was asked for, with integers of all ``schemes``, or of a mix of them.
 
     A file named or found in the destination is used as it is where it has them; otherwise a run makes what is missing
     in a folder of the user's cache, where it goes on if it was interrupted.
@@ -67,17 +74,38 @@ def obtain(
         asked: What the user named.
         source: The model.
         model: Its digest, see :func:`model_digest`.
-        schemes: What linears are to be rounded to.
+        schemes: What all linears are to be rounded to, in one calibration after the other.
         out: Destination of the export, whose earlier calibrations are looked at.
         reporter: Progress.
+        mix: In place of ``schemes``: weight -> what it alone is to be rounded to. Each mix has a file of its own, as a
+            layer's integers depend on those of the layers before it.
 
     Raises:
         CalibrationError: If the text or the file is unfit, or the file is another model's.
     """
     if asked.text.endswith(".safetensors"):
-        return _earlier(Path(asked.text), model, schemes)
+        return _earlier(Path(asked.text), model, schemes, mix or {})
     if asked.text.endswith(".gguf"):
         return _imported(Path(asked.text), source, model)
+    tokens = read_tokens(asked, source, reporter)
+    name = asked.text if asked.text == texts.BUILTIN else Path(asked.text).name
+    method = f"{METHOD}, types {_digest(mix)}" if mix else METHOD
+    origin = Origin(model, texts.digest(tokens), name, tokens.size, tokens.shape[1], method)
+    result = work_file(origin)
+    known = [path for path in (out / FOLDER / result.name, result) if path.exists()]
+    for found in map(Calibration, known):
+        if found.origin == origin and all(found.has(scheme) for scheme in schemes) and found.holds(mix or {}):
+            return found
+    _run(source, tokens, _rounds(source, schemes, mix, known), known, result, origin, reporter)
+    return Calibration(result)
+
+
+def read_tokens(asked: Asked, source: Source, reporter: Reporter) -> texts.Tokens:
+    """The windows of a text, int64 ``[windows, tokens]``.
+
+    Raises:
+        CalibrationError: If it is no text, or too short.
+    """
     tokenizer = source.tokenizer
     window = min(WINDOW, source.config.max_seq_len)
     tokens = texts.windows(texts.documents(asked.text, tokenizer), tokenizer, asked.n_tokens, window)
@@ -85,22 +113,48 @@ def obtain(
         reporter.note(
             f"the calibration text has {share:.1f} tokens a character: this model's tokenizer hardly knows its language"
         )
-    name = asked.text if asked.text == texts.BUILTIN else Path(asked.text).name
-    origin = Origin(model, texts.digest(tokens), name, tokens.size, window, METHOD)
-    work = _work_folder(origin)
-    result = work / _file_name(origin)
-    known = [path for path in (out / FOLDER / result.name, result) if path.exists()]
-    for found in map(Calibration, known):
-        if found.origin == origin and all(found.has(scheme) for scheme in schemes):
-            return found
-    _run(source, tokens, schemes or [None], known, result, origin, reporter)
-    return Calibration(result)
+    return tokens
+
+
+def _digest(mix: Mapping[str, Scheme]) -> str:
+    content = {weight: file.scheme_key(scheme) for weight, scheme in mix.items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One pass over the text: what it is called, and what each weight is rounded to, if any is."""
+
+    title: str
+    folder: str
+    schemes: Mapping[str, Scheme]
+
+
+def _rounds(
+    source: Source, schemes: Collection[Scheme], mix: Mapping[str, Scheme] | None, known: Sequence[Path]
+) -> list[_Round]:
+    """What is missing."""
+    if mix:
+        return [_Round("4-bit integers, a type for each matrix", "mix", mix)]
+    have = [Calibration(path) for path in known]
+    weights = source.graph().graph.initializers.values()
+    linears = [str(weight.name) for weight in weights if roles(weight) == {LINEAR}]
+    found = [
+        _Round(
+            f"{scheme.bits}-bit integers, groups of {scheme.group_size}",
+            file.scheme_key(scheme),
+            dict.fromkeys(linears, scheme),
+        )
+        for scheme in schemes
+        if not any(calibration.has(scheme) for calibration in have)
+    ]
+    return found if schemes else [_Round("energies", "energies", {})]
 
 
 def _run(
     source: Source,
     tokens: texts.Tokens,
-    schemes: Collection[Scheme | None],
+    rounds: Sequence[_Round],
     known: list[Path],
     result: Path,
     origin: Origin,
@@ -109,20 +163,16 @@ def _run(
     from exporter.quant.calibration.run import Run  # torch
 
     parts = list(known)
-    have = [Calibration(path) for path in known]
-    missing = [s for s in schemes if s is None or not any(calibration.has(s) for calibration in have)]
-    for scheme in missing:
-        title = "energies" if scheme is None else f"{scheme.bits}-bit integers, groups of {scheme.group_size}"
+    for one in rounds:
         n_weights = sum(int(tensor.size) for tensor in source.checkpoint.tensors.values())
-        advance = reporter.stage(f"calibrating on {tokens.size} tokens: {title}", n_weights)
-        folder = result.parent / ("energies" if scheme is None else file.scheme_key(scheme))
-        parts += Run(source.graph(), tokens, scheme, folder).finish(advance)
+        advance = reporter.stage(f"calibrating on {tokens.size} tokens: {one.title}", n_weights)
+        parts += Run(source.graph(), tokens, one.schemes, result.parent / one.folder).finish(advance)
     file.join(result, parts, origin)
-    for scheme in missing:
-        shutil.rmtree(result.parent / ("energies" if scheme is None else file.scheme_key(scheme)))
+    for one in rounds:
+        shutil.rmtree(result.parent / one.folder)
 
 
-def _earlier(path: Path, model: str, schemes: Collection[Scheme]) -> Calibration:
+def _earlier(path: Path, model: str, schemes: Collection[Scheme], mix: Mapping[str, Scheme]) -> Calibration:
     if not path.exists():
         raise CalibrationError(f"{path} does not exist", expected="a calibration file")
     found = Calibration(path)
@@ -133,7 +183,15 @@ def _earlier(path: Path, model: str, schemes: Collection[Scheme]) -> Calibration
             found=f"model {found.origin.model[:16]}",
             hint="calibrate again, with --calibrate TEXT",
         )
-    missing = [s for s in schemes if not found.has(s)] if found.origin.method == METHOD else []
+    if found.origin.method == IMPORTED:
+        return found
+    if not found.holds(mix):
+        raise CalibrationError(
+            f"{path} has no integers for these types of the matrices",
+            expected="a calibration that was made for them",
+            hint="name the text again: --calibrate TEXT",
+        )
+    missing = [s for s in schemes if found.origin.method != METHOD or not found.has(s)]
     if missing:
         raise CalibrationError(
             f"{path} has no integers for groups of {missing[0].group_size}",
@@ -149,7 +207,7 @@ def _imported(path: Path, source: Source, model: str) -> Calibration:
     config = source.config
     energies = imatrix.read(path, expected_shapes(config), config.n_layers)
     origin = Origin(model, sha256_file(path), path.name, 0, 0, IMPORTED)
-    result = _work_folder(origin) / _file_name(origin)
+    result = work_file(origin)
     file.write(result, {file.ENERGY + name: energy for name, energy in energies.items()}, origin)
     return Calibration(result)
 
@@ -158,16 +216,22 @@ def _file_name(origin: Origin) -> str:
     return f"{origin.key}.safetensors"
 
 
-def _work_folder(origin: Origin) -> Path:
+def work_file(origin: Origin) -> Path:
+    """Where a calibration is made; its folder keeps what an interrupted run has done."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     folder = cache / "exporter" / FOLDER / origin.key
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder / _file_name(origin)
+
+
+def path_of(calibration: Calibration) -> str:
+    """Where the file lies below the destination."""
+    return f"{FOLDER}/{_file_name(calibration.origin)}"
 
 
 def stage(calibration: Calibration, staging: Staging) -> dict[str, Any]:
     """Put the file beside the artifacts; its entry among the manifest's shared files."""
-    relative = f"{FOLDER}/{_file_name(calibration.origin)}"
+    relative = path_of(calibration)
     path = staging.path / relative
     path.parent.mkdir(exist_ok=True)
     shutil.copyfile(calibration.path, path)
@@ -176,11 +240,10 @@ def stage(calibration: Calibration, staging: Staging) -> dict[str, Any]:
 
 def entry(calibration: Calibration) -> dict[str, Any]:
     """What the manifest says of an artifact's calibration."""
-    return {"path": f"{FOLDER}/{_file_name(calibration.origin)}", **calibration.origin.to_dict()}
+    return {"path": path_of(calibration), **calibration.origin.to_dict()}
 
 
 def forget(calibration: Calibration) -> None:
     """Remove what the run left in the cache, now that the file is elsewhere."""
-    folder = _work_folder(calibration.origin)
-    if calibration.path.parent == folder:
-        shutil.rmtree(folder)
+    if calibration.path == work_file(calibration.origin):
+        shutil.rmtree(calibration.path.parent)

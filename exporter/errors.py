@@ -64,6 +64,10 @@ class CalibrationError(ExporterError):
     """A calibration text that is too short or unreadable, a calibration of another model, activations that overflow."""
 
 
+class AllocationError(ExporterError):
+    """Types for single matrices that cannot be carried out, or a budget that no choice of them meets."""
+
+
 class TargetError(ExporterError):
     """A target that cannot express what it was asked for."""
 

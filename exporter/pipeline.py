@@ -9,18 +9,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from exporter import calibration, card, manifest, parity, targets
+from exporter import allocating, allocation, calibration, card, manifest, parity
+from exporter.allocating import bits_per_weight
+from exporter.allocation import Allocation
 from exporter.artifact import MANIFEST, FileHashes, Staging, staging
-from exporter.errors import OutputError, TargetError
+from exporter.deciding import (
+    Decided,
+    allocated,
+    calibrated,
+    planned,
+    refuse_idle_calibration,
+    require_types,
+    rows_of,
+)
+from exporter.errors import OutputError
 from exporter.proving import Prover
-from exporter.quant.apply import linear_schemes
 from exporter.quant.calibration.file import Calibration
 from exporter.report import details
 from exporter.report import files as report
 from exporter.resources import PeakMemory
 from exporter.shared_files import SharedFiles, good_files
 from exporter.source import Source, SourceOptions, open_source
-from exporter.targets.base import Options, Plan, PlannedFile, Progress, StoredTensor, Target, WrittenFile
+from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, WrittenFile
 
 
 class Reporter(Protocol):
@@ -48,6 +58,7 @@ class Request:
     source: SourceOptions = field(default_factory=SourceOptions)
     options: Options = field(default_factory=Options)
     calibrate: calibration.Asked | None = None
+    allocate: allocating.Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class Prediction:
     files: Sequence[PlannedFile]
     bits_per_weight: float
     peak_bytes: int
+    allocation: Allocation | None = None
 
 
 @dataclass(frozen=True)
@@ -80,63 +92,22 @@ class Result:
         return "not run" if self.parity is None else self.parity.verdict
 
 
-def _cells(request: Request, remembered: Mapping[str, str]) -> list[tuple[Target, str]]:
-    """(target, quantization) pairs: each target takes the names it knows, and every name must be known to one.
-
-    Without names, each target takes what the source remembers for it, or its default.
-    """
-    chosen = [targets.get(name) for name in request.targets]
-    for choice in Options.CHANGES_ROW:
-        if getattr(request.options, choice) is not None and not any(choice in target.choices for target in chosen):
-            raise TargetError(
-                f"no requested target takes --{choice.replace('_', '-')}",
-                expected=", ".join(name for name in targets.REGISTRY if choice in targets.get(name).choices),
-                found=", ".join(request.targets),
-            )
-    rows = {
-        target.name: {
-            name: target.resolve(name, request.options)
-            for name in request.quants or (remembered.get(target.name, target.default_quant),)
-        }
-        for target in chosen
-    }
-    for quant in request.quants:
-        if not any(rows[target.name][quant] for target in chosen):
-            available = sorted({name for target in chosen for name in (*target.quants, *target.aliases)})
-            raise TargetError(
-                f"no requested target has a quantization {quant!r}",
-                expected=", ".join(available),
-                hint="run: exporter targets",
-            )
-    cells = [(target, row) for target in chosen for row in dict.fromkeys(rows[target.name].values()) if row]
-    idle = [target.name for target in chosen if not any(rows[target.name].values())]
-    if idle:
-        raise TargetError(f"target {idle[0]} has none of: {', '.join(request.quants)}", hint="run: exporter targets")
-    return cells
-
-
-def _bits_per_weight(plan: Plan) -> float:
-    n_weights = sum(int(t.dims[0] * (t.dims[1] if len(t.dims) > 1 else 1)) for t in plan.expected.values())
-    return 8 * plan.weight_bytes / n_weights
-
-
 def predict(request: Request, reporter: Reporter) -> list[Prediction]:
-    """What an export would write, without writing or quantizing anything."""
+    """What an export would write, without writing anything; only a budget takes more than a look at the model."""
     source = open_source(request.model, request.source)
+    rows = rows_of(request, source.checkpoint.quants)
+    require_types(request, rows)
+    cells = planned(request, source, rows, reporter)
+    if request.allocate is not None:
+        hashes = FileHashes(source.checkpoint.files)
+        try:
+            cells = allocated(request, request.allocate, source, cells, hashes, reporter)
+        finally:
+            hashes.close()
     return [
-        Prediction(target.name, quant, plan.files, _bits_per_weight(plan), plan.peak_bytes)
-        for target, quant, plan in _plan(request, source, _cells(request, source.checkpoint.quants), reporter)
+        Prediction(*cell.key, cell.plan.files, bits_per_weight(cell.plan), cell.plan.peak_bytes, cell.allocation)
+        for cell in cells
     ]
-
-
-def _plan(request: Request, source: Source, cells: Sequence[tuple[Target, str]], reporter: Reporter) -> Plans:
-    """What is to be made of an opened model; what was decided on the way is said."""
-    for note in source.checkpoint.notes:
-        reporter.note(note)
-    plans = [(target, quant, target.plan(source.subject(), quant, request.options)) for target, quant in cells]
-    for note in dict.fromkeys(f"{target.name}: {note}" for target, _, plan in plans for note in plan.notes):
-        reporter.note(note)
-    return plans
 
 
 def export(request: Request, reporter: Reporter) -> list[Result]:
@@ -149,78 +120,57 @@ def export(request: Request, reporter: Reporter) -> list[Result]:
     Raises:
         ExporterError: Anything the user can act on; the destination is then as it was.
     """
-    _cells(request, {})  # a wrong name is refused before anything is opened
+    rows_of(request, {})  # a wrong name is refused before anything is opened
     source = open_source(request.model, request.source)
-    cells = _cells(request, source.checkpoint.quants)
+    rows = rows_of(request, source.checkpoint.quants)
     if request.check:
-        for target in {target.name: target for target, _ in cells}.values():
+        for target in {target.name: target for target, _ in rows}.values():
             target.require_runtime()
-    _refuse_idle_calibration(request, cells)
-    plans = _plan(request, source, cells, reporter)
-    old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
-    kept = _refuse_overwrite(request, source, plans, old)
-    shared = SharedFiles(source, (target for target, _ in cells))
-    shared.render(_planned(plans, kept))
-    _refuse_strangers(request, shared, old)
+    refuse_idle_calibration(request, rows)
+    require_types(request, rows)
+    cells = planned(request, source, rows, reporter)
+    shared = SharedFiles(source, (target for target, _ in rows))
+    _refuse_destination(request, source, cells, shared)
     hashes = FileHashes(source.checkpoint.files)
+    used: list[Calibration] = []
     try:
-        calibrated = None
-        if request.calibrate is not None:
-            calibrated = _calibrate(request.calibrate, request, source, plans, hashes.result(), reporter)
-            plans = [
-                (t, q, t.plan(source.subject(calibrated), q, request.options) if t.quant(q).calibrated else plan)
-                for t, q, plan in plans
-            ]
+        if request.allocate is not None:
+            cells = allocated(request, request.allocate, source, cells, hashes, reporter)
+            _refuse_destination(request, source, cells, shared)
+        cells = calibrated(request, source, cells, hashes, reporter)
+        used += [known for cell in cells for known in (cell.calibration, cell.losses) if known is not None]
         with staging(request.out) as stage:
             shared.stage(stage)
-            results = list(_make_all(request, source, plans, stage, reporter, calibrated))
-            _describe(request, source, plans, results, shared, hashes.result(), stage, calibrated)
+            results = list(_make_all(request, source, cells, stage, reporter))
+            _describe(request, source, cells, results, shared, hashes.result(), stage)
             stage.commit()
     finally:
         hashes.close()
-    if calibrated is not None:
-        calibration.forget(calibrated)
+    for known in used:
+        calibration.forget(known)
     return results
 
 
-def _refuse_idle_calibration(request: Request, cells: Sequence[tuple[Target, str]]) -> None:
-    if request.calibrate is not None and not any(target.quant(quant).calibrated for target, quant in cells):
-        raise TargetError(
-            "no requested quantization is chosen with calibration data",
-            expected=", ".join(sorted({q.name for t, _ in cells for q in t.quants.values() if q.calibrated})),
-            found=", ".join(quant for _, quant in cells),
-            hint="leave --calibrate out",
-        )
-
-
-def _calibrate(
-    asked: calibration.Asked,
-    request: Request,
-    source: Source,
-    plans: Plans,
-    hashes: Mapping[Path, str],
-    reporter: Reporter,
-) -> Calibration:
-    digest = calibration.model_digest(hashes, request.source.to_dict())
-    schemes = {scheme for _, _, plan in plans for scheme in linear_schemes(plan.model)}
-    return calibration.obtain(asked, source, digest, schemes, request.out, reporter)
-
-
-Plans = Sequence[tuple[Target, str, Plan]]
+def _refuse_destination(request: Request, source: Source, cells: Sequence[Decided], shared: SharedFiles) -> None:
+    """Find out before the work what would stop it at the end."""
+    old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
+    kept = _refuse_overwrite(request, source, cells, old)
+    shared.render(_planned(cells, kept))
+    _refuse_strangers(request, shared, old)
 
 
 def _refuse_overwrite(
-    request: Request, source: Source, plans: Plans, old: dict[str, Any] | None
+    request: Request, source: Source, cells: Sequence[Decided], old: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Find out before the work what would stop it at the end; the artifacts of earlier runs that will stay."""
-    for _, _, plan in plans:
-        for file in plan.files:
+    """The artifacts of earlier runs that will stay; an error if others are in the way."""
+    for cell in cells:
+        for file in cell.plan.files:
             if (request.out / file.path).exists() and not request.force:
                 raise OutputError(f"{request.out / file.path} exists already", hint="pass --force to replace it")
     if old is None:
         return []
     entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict())
-    made = {(target.name, quant, False) for target, quant, _ in plans}
+    made = {(*cell.key, False) for cell in cells}
     kept = manifest.kept_artifacts(old, entry, made)
     for artifact in old["artifacts"]:
         if manifest.key(artifact) in made and not request.force:
@@ -240,49 +190,47 @@ def _refuse_strangers(request: Request, shared: SharedFiles, old: dict[str, Any]
             raise OutputError(f"{request.out / path} exists already", hint="pass --force to replace it")
 
 
-def _planned(plans: Plans, kept: Sequence[dict[str, Any]]) -> dict[str, dict[str, Sequence[PlannedFile]]]:
+def _planned(cells: Sequence[Decided], kept: Sequence[dict[str, Any]]) -> dict[str, dict[str, Sequence[PlannedFile]]]:
     """Target -> quantization -> files that the destination will have if everything passes."""
     found: dict[str, dict[str, Sequence[PlannedFile]]] = {t: dict(files) for t, files in good_files(kept).items()}
-    for target, quant, plan in plans:
-        found.setdefault(target.name, {})[quant] = plan.files
+    for cell in cells:
+        found.setdefault(cell.target.name, {})[cell.quant] = cell.plan.files
     return found
 
 
 def _make_all(
-    request: Request,
-    source: Source,
-    plans: Plans,
-    stage: Staging,
-    reporter: Reporter,
-    calibrated: Calibration | None,
+    request: Request, source: Source, cells: Sequence[Decided], stage: Staging, reporter: Reporter
 ) -> Iterator[Result]:
     # All are written before the first is checked: the reference's memory is no cost of writing.
-    written = [_write(target, quant, plan, stage, reporter) for target, quant, plan in plans]
-    prover = Prover(source, calibrated) if request.check else None
-    for (target, quant, plan), result in zip(plans, written, strict=True):
+    written = [_write(cell, stage, reporter) for cell in cells]
+    prover = Prover(source) if request.check else None
+    for cell, result in zip(cells, written, strict=True):
         if prover is None:
             yield result
             continue
-        reporter.stage(f"{target.name} {quant}: checking in the runtime")
-        proof = prover.prove(target, quant, plan, [stage.path / file.path for file in result.files])
-        files = result.files
+        target, quant = cell.key
+        reporter.stage(f"{target} {quant}: checking in the runtime")
+        files = [stage.path / file.path for file in result.files]
+        proof = prover.prove(cell.target, quant, cell.plan, files, cell.calibration)
+        kept = result.files
         if proof.verdict == "fail":
-            files = [dataclasses.replace(f, path=str(stage.reject(f.path).relative_to(request.out))) for f in files]
-        yield dataclasses.replace(result, files=files, parity=proof)
+            kept = [dataclasses.replace(f, path=str(stage.reject(f.path).relative_to(request.out))) for f in kept]
+        yield dataclasses.replace(result, files=kept, parity=proof)
 
 
-def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Reporter) -> Result:
+def _write(cell: Decided, stage: Staging, reporter: Reporter) -> Result:
     """Stage one artifact; what it cost is measured here."""
-    advance = reporter.stage(f"{target.name} {quant}: writing", sum(file.nbytes for file in plan.files))
+    (target, quant), plan = cell.key, cell.plan
+    advance = reporter.stage(f"{target} {quant}: writing", sum(file.nbytes for file in plan.files))
     begin = time.perf_counter()
     with PeakMemory() as memory:
         files = plan.write(stage.path, advance)
     seconds = time.perf_counter() - begin
     return Result(
-        target.name,
+        target,
         quant,
         files,
-        _bits_per_weight(plan),
+        bits_per_weight(plan),
         seconds,
         memory.bytes,
         plan.requires,
@@ -294,22 +242,18 @@ def _write(target: Target, quant: str, plan: Plan, stage: Staging, reporter: Rep
 def _describe(
     request: Request,
     source: Source,
-    plans: Plans,
+    cells: Sequence[Decided],
     results: Sequence[Result],
     shared: SharedFiles,
     hashes: dict[Path, str],
     stage: Staging,
-    calibrated: Calibration | None,
 ) -> None:
     """Stage the manifest, the model card, and the shared files as the artifacts that passed want them."""
     source_entry = manifest.source_entry(source.checkpoint, request.model, request.source.to_dict(), hashes)
-    entries = [artifact_entry(result) for result in results]
-    calibrations = []
-    if calibrated is not None:
-        calibrations.append(calibration.stage(calibrated, stage))
-        for found in entries:
-            if targets.get(found["target"]).quant(found["quant"]).calibrated:
-                found["calibration"] = calibration.entry(calibrated)
+    entries = [_origins(cell) | artifact_entry(result) for cell, result in zip(cells, results, strict=True)]
+    used = {k.path: k for cell in cells for k in (cell.calibration, cell.losses) if k is not None}
+    origins = [calibration.stage(known, stage) for known in used.values()]
+    origins += [allocation.stage(cell.allocation, stage) for cell in cells if cell.allocation is not None]
     # Read again: only since the staging folder is locked does nobody else write here.
     old = manifest.load(request.out) if (request.out / MANIFEST).exists() else None
     if old is not None:
@@ -321,15 +265,15 @@ def _describe(
         stage.discard(path)
     shared_entries = shared.entries()
     if old is not None:
-        made = {target.name for target, _, _ in plans}
-        needed = {e["calibration"]["path"] for e in entries if "calibration" in e} - {c["path"] for c in calibrations}
+        made = {cell.target.name for cell in cells}
+        needed = _named(entries) - {file["path"] for file in origins}
         shared_entries += [
             file
             for file in old["shared_files"]
-            if (file["path"] in needed if file["target"] == calibration.FOLDER else file["target"] not in made)
+            if (file["path"] in needed if file["target"] in _ORIGINS else file["target"] not in made)
             and file["target"] != report.NAME
         ]
-    shared_entries += calibrations
+    shared_entries += origins
     document = {
         "schema": manifest.SCHEMA,
         "source": source_entry,
@@ -341,7 +285,7 @@ def _describe(
         },
         "tools": {
             **manifest.tool_versions(),
-            **{k: v for t, _, _ in plans for k, v in t.runtime_versions().items() if v},
+            **{k: v for cell in cells for k, v in cell.target.runtime_versions().items() if v},
         },
         "artifacts": sorted(entries, key=lambda a: (a["target"], a["quant"])),
     }
@@ -352,6 +296,27 @@ def _describe(
             stage.supersede(path)
     stage.write_text(MANIFEST, manifest.dumps(document))
     stage.write_text("README.md", card.render(document))
+
+
+_ORIGINS = (calibration.FOLDER, allocation.FOLDER)
+"""What the manifest calls the owners of files that say how artifacts were made."""
+
+
+def _origins(cell: Decided) -> dict[str, Any]:
+    """What the manifest says of an artifact's calibration and types."""
+    found = {}
+    if cell.calibration is not None:
+        found["calibration"] = calibration.entry(cell.calibration)
+    if cell.allocation is not None:
+        losses = {} if cell.losses is None else {"losses": calibration.path_of(cell.losses)}
+        found["allocation"] = allocation.entry(cell.allocation) | losses
+    return found
+
+
+def _named(entries: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The files that say how some artifacts were made."""
+    origins = [entry[key] for entry in entries for key in ("calibration", "allocation") if key in entry]
+    return {origin[key] for origin in origins for key in ("path", "losses") if key in origin}
 
 
 def _details(result: Result) -> details.Entry:

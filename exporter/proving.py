@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import onnx_ir as ir
@@ -22,18 +21,19 @@ class Prover:
 
     Args:
         source: The model.
-        calibrated: What the rows that follow calibration data were made with.
     """
 
-    def __init__(self, source: Source, calibrated: Calibration | None = None) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._calibration = calibrated
+        self._equalized: dict[Path, tuple[ir.Model, parity.Check]] = {}
         self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
         self._texts = probe_texts()
         self._reference: parity.Reference | None = None
 
-    def prove(self, target: Target, quant: str, plan: Plan, files: Sequence[Path]) -> parity.Parity:
-        """Check one artifact against its plan and the source."""
+    def prove(
+        self, target: Target, quant: str, plan: Plan, files: Sequence[Path], calibration: Calibration | None = None
+    ) -> parity.Parity:
+        """Check one artifact against its plan and the source, equalised by the calibration that it was made with."""
         if reason := target.not_run(quant):
             try:
                 return parity.inspected(reason, target.inspect(plan, files))
@@ -41,8 +41,7 @@ class Prover:
                 return parity.refused(error)
         if self._reference is None:
             self._reference = parity.reference(self._source.graph(), self._token_ids)
-        row = target.quant(quant)
-        equalized = self._equalized if row.calibrated else None
+        equalized = None if calibration is None else self._equalize(calibration, self._reference)
         try:
             artifact = target.read_back(files)
         except ExporterError as error:
@@ -51,7 +50,7 @@ class Prover:
             source=self._source.checkpoint.tensors if equalized is None else initializers(equalized[0]),
             model=plan.model,
             expected=plan.expected,
-            quant=row,
+            quant=target.quant(quant),
             tokenizer=self._source.tokenizer,
             artifact=artifact,
             runtime=target.load(files),
@@ -61,13 +60,12 @@ class Prover:
             equalized=None if equalized is None else equalized[1],
         )
 
-    @cached_property
-    def _equalized(self) -> tuple[ir.Model, parity.Check] | None:
+    def _equalize(self, calibration: Calibration, reference: parity.Reference) -> tuple[ir.Model, parity.Check]:
         """The graph that calibrated integers were chosen for, and whether it computes what the source does."""
-        if self._calibration is None:
-            return None
         from exporter.ir import interpreter
 
-        assert self._reference is not None
-        model = self._source.subject(self._calibration).model
-        return model, parity.check_equalized(self._reference, interpreter.logits(model, self._token_ids))
+        if calibration.path not in self._equalized:
+            model = self._source.subject(calibration).model
+            check = parity.check_equalized(reference, interpreter.logits(model, self._token_ids))
+            self._equalized[calibration.path] = model, check
+        return self._equalized[calibration.path]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter import manifest, parity, targets
+from exporter import allocation, manifest, parity, targets
 from exporter.artifact import sha256_file
 from exporter.errors import CheckpointError, ExporterError
 from exporter.pipeline import Reporter
@@ -48,16 +48,18 @@ def verify_folder(folder: Path, model: str | None, reporter: Reporter) -> list[V
     for name in {artifact["target"] for artifact in artifacts}:
         targets.get(name).require_runtime()
     source = _open(document["source"], model, reporter)
-    provers: dict[str | None, Prover] = {}
+    prover = Prover(source)
     results = []
     for artifact in artifacts:
         target = targets.get(artifact["target"])
         reporter.stage(f"{target.name} {artifact['quant']}: checking in the runtime")
         used = artifact["calibration"]["path"] if "calibration" in artifact else None
         calibrated = None if used is None else Calibration(folder / used)
-        prover = provers.setdefault(used, Prover(source, calibrated))
-        plan = target.plan(source.subject(calibrated), artifact["quant"], Options(browser=False))
-        proof = prover.prove(target, artifact["quant"], plan, [folder / f["path"] for f in artifact["files"]])
+        chosen = artifact.get("allocation")
+        types = {} if chosen is None else allocation.load(folder / chosen["path"]).types
+        plan = target.plan(source.subject(calibrated), artifact["quant"], Options(browser=False, types=types))
+        files = [folder / f["path"] for f in artifact["files"]]
+        proof = prover.prove(target, artifact["quant"], plan, files, calibrated)
         results.append(Verified(target.name, artifact["quant"], artifact["files"], artifact["bits_per_weight"], proof))
     return results
 

@@ -53,6 +53,17 @@ def test_the_onnx_page_knows_every_variant() -> None:
     assert documented == {q.name: (q.dtype, q.file_name) for q in ONNX_QUANTS.values()}
 
 
+def test_the_budget_page_knows_every_type() -> None:
+    """A column of bits for each group of rows that have the same types."""
+    columns = [[("gguf", "int4")], [("gguf", "q4_0"), ("gguf", "q4_k_m"), ("gguf", "q6_k")]]
+    columns += [[("onnx", "int4")], [("onnx", "q4f16")], [("executorch", "int4")]]
+    documented = rows(ROOT / "docs/quantization.md", "The types")
+    for index, members in enumerate(columns, 1):
+        found = {row[0]: float(row[index]) for row in documented if row[index] != "-"}
+        for target, quant in members:
+            assert found == {kind.name: kind.bits for kind in targets.get(target).quants[quant].types.values()}
+
+
 def test_the_executorch_page_knows_every_backend() -> None:
     documented = {
         name: (delegate, releases) for name, delegate, releases in rows(ROOT / "docs/executorch.md", "Backends")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,18 @@ import click
 
 from exporter.commands import proofs
 from exporter.commands.options import Size, common, open_reporter, source_options
+from exporter.commands.predictions import print_predictions
 from exporter.console import StderrReporter, emit_json, memory_text, print_error, print_table, size_text
 from exporter.errors import ExporterError, ParityError
 
 if TYPE_CHECKING:
     from exporter.building import Outcome, Settings
     from exporter.matrix import Cell
-    from exporter.pipeline import Prediction, Request
+    from exporter.pipeline import Request
 
 _OF_THE_BUILD_FILE = (
-    "model", "targets", "quants", "group_size", "backend", "embedding", "calibrate", "calibration_tokens", "revision",
-    "max_seq_len", "rope_scale_factor",
+    "model", "targets", "quants", "group_size", "backend", "embedding", "calibrate", "calibration_tokens",
+    "target_size", "bits_per_weight", "plan", "revision", "max_seq_len", "rope_scale_factor",
 )  # fmt: skip
 """Parameters that mean nothing beside ``--from``: the build file says what is built of what."""
 
@@ -54,6 +55,13 @@ _OF_THE_BUILD_FILE = (
 @click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
 @click.option(
     "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
+)
+@click.option("--target-size", type=Size(), help="Choose a type for each matrix so that the files have this size.")
+@click.option(
+    "--bits-per-weight", type=click.FloatRange(min=0, min_open=True), help="The same, by the mean of all weights."
+)
+@click.option(
+    "--plan", type=click.Path(path_type=Path), help="The types of the matrices, as an earlier export wrote them."
 )
 @click.option("--bundle/--no-bundle", "bundled", default=False, help="Pack each artifact that passed for an app.")
 @click.option("--bundle-dir", is_flag=True, help="The same as folders instead of .tar files.")
@@ -88,6 +96,9 @@ def export(
     embedding: str | None,
     calibrate: str | None,
     calibration_tokens: int | None,
+    target_size: int | None,
+    bits_per_weight: float | None,
+    plan: Path | None,
     bundled: bool,
     bundle_dir: bool,
     jobs: int | None,
@@ -105,8 +116,9 @@ def export(
     With --from, the cells of a build file instead, each into a folder of its name below --out.
     """
     _refuse_what_does_not_fit(context)
-    from exporter import pipeline
+    from exporter import allocating, pipeline
     from exporter.calibration import DEFAULT_TOKENS, Asked
+    from exporter.quant.calibration.texts import BUILTIN
     from exporter.source import SourceOptions
     from exporter.targets.base import Options
 
@@ -134,6 +146,9 @@ def export(
         _show_cells(outcomes, output, reporter)
         return
     assert model is not None
+    allocate = allocating.asked(target_size, bits_per_weight, plan)
+    # What a type costs can only be measured on a text.
+    text = BUILTIN if calibrate is None and allocate is not None and allocate.budget is not None else calibrate
     request = pipeline.Request(
         model=model,
         targets=tuple(dict.fromkeys(targets)),
@@ -143,10 +158,13 @@ def export(
         check=check,
         source=SourceOptions(revision, max_seq_len, rope_scale_factor),
         options=options,
-        calibrate=None if calibrate is None else Asked(calibrate, calibration_tokens or DEFAULT_TOKENS),
+        calibrate=None if text is None else Asked(text, calibration_tokens or DEFAULT_TOKENS),
+        allocate=allocate,
     )
     if dry_run:
-        _print_predictions(pipeline.predict(request, reporter), output)
+        predictions = pipeline.predict(request, reporter)
+        reporter.close()
+        print_predictions(predictions, output)
         return
     outcomes = _exported(request, bundles, reporter, lambda found: _write(found, summary, junit))
     _show_artifacts(outcomes, out, output, reporter)
@@ -303,7 +321,7 @@ def _predict_cells(cells: Sequence[Cell], settings: Settings, reporter: StderrRe
     from exporter import pipeline
     from exporter.building import request
 
-    _print_predictions([p for cell in cells for p in pipeline.predict(request(cell, settings), reporter)], output)
+    print_predictions([p for cell in cells for p in pipeline.predict(request(cell, settings), reporter)], output)
 
 
 # --- Both --------------------------------------------------------------------------------------------------------
@@ -316,32 +334,3 @@ def _write(outcomes: Sequence[Outcome], summary: Path | None, junit: Path | None
         results.write(summary, results.dumps(results.summary(outcomes)))
     if junit is not None:
         results.write(junit, results.junit(outcomes))
-
-
-def _print_predictions(predictions: Iterable[Prediction], output: str) -> None:
-    if output == "json":
-        emit_json({
-            "artifacts": [
-                {
-                    "target": p.target,
-                    "quant": p.quant,
-                    "files": [{"path": f.path, "bytes": f.nbytes, "exact": f.exact} for f in p.files],
-                    "bits_per_weight": round(p.bits_per_weight, 4),
-                    "peak_memory_bytes": p.peak_bytes,
-                }
-                for p in predictions
-            ]
-        })  # fmt: skip
-        return
-    rows = [
-        (
-            file.path,
-            size_text(file.nbytes),
-            f"{'' if file.exact else 'about '}{file.nbytes}",
-            f"{p.bits_per_weight:.2f}",
-            memory_text(p.peak_bytes),
-        )
-        for p in predictions
-        for file in p.files
-    ]
-    print_table(("file (not written)", "size", "bytes", "bits/weight", "peak memory"), rows)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from exporter.errors import GraphError
 from exporter.ir.blocks import Block, decoder
 from exporter.ir.build import config_of
-from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate
+from exporter.ir.interpreter import SLAB_BYTES, Observer, evaluate, walk
 from exporter.ir.weights import float_rows, is_quantized
 from exporter.tensors import RowTensor, from_array
 
@@ -52,20 +52,25 @@ class Blockwise:
         cache = torch.zeros(1, self._config.n_kv_heads, 0, self._config.head_dim)
         return LoadedBlock(block, self._decoder.positions, cache)
 
-    def last_hidden(self, stream: torch.Tensor) -> torch.Tensor:
+    def last_hidden(self, stream: torch.Tensor, *, gradients: bool = False) -> torch.Tensor:
         """What the head multiplies, from the residual stream after the last block."""
         last = self._decoder.last_hidden
         values = {self.blocks[-1].output: stream}
-        evaluate(self._decoder.norms, values, [last])
+        (walk if gradients else evaluate)(self._decoder.norms, values, [last])
         return values[last]
 
-    def head_slabs(self) -> Iterator[tuple[int, torch.Tensor]]:
-        """The head a slab at a time: its first row, and the rows as float32 ``[n, dim]``."""
+    @property
+    def head_weight(self) -> ir.Value:
+        """What the head multiplies by."""
         head = self._decoder.head
         weight = head.inputs[1]
         if weight is None:
             raise GraphError(f"node {head.name} (Linear) lacks its weight")
-        rows = float_rows(weight)
+        return weight
+
+    def head_slabs(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The head a slab at a time: its first row, and the rows as float32 ``[n, dim]``."""
+        rows = float_rows(self.head_weight)
         for start, stop in rows.row_ranges(SLAB_BYTES // 4):
             yield start, torch.from_numpy(rows.rows_f32(start, stop).copy())
 
@@ -115,12 +120,18 @@ class LoadedBlock:
         self._weights = _in_memory(block.nodes)
         self._caches = {value: cache for value in block.attention.inputs[3:] if value is not None}
 
-    def __call__(self, stream: torch.Tensor, observe: Observer | None = None) -> torch.Tensor:
-        """The residual stream after the block, ``[1, n_tokens, dim]``; ``observe`` sees what its nodes give."""
+    def __call__(
+        self, stream: torch.Tensor, observe: Observer | None = None, *, gradients: bool = False
+    ) -> torch.Tensor:
+        """The residual stream after the block, ``[1, n_tokens, dim]``; ``observe`` sees what its nodes give.
+
+        With ``gradients``, it can be differentiated.
+        """
         positions = torch.arange(stream.shape[1], dtype=torch.int64)[None]
         values = {**self._caches, self._positions: positions, self.block.input: stream}
         output = self.block.output
-        evaluate(self.block.nodes, values, [output], weights=self._weights.__getitem__, observe=observe)
+        compute = walk if gradients else evaluate
+        compute(self.block.nodes, values, [output], weights=self._weights.__getitem__, observe=observe)
         return values[output]
 
 

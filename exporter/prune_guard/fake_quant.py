@@ -79,7 +79,7 @@ def grids(model: ir.Model, row: Quant) -> Grids:
     importance = LazyImportance(model)
     found = {}
     for name, value in model.graph.initializers.items():
-        encoding = row.recipe.encoding_for(played := roles(value))
+        encoding = row.recipe.encoding_for(name, played := roles(value))
         if isinstance(encoding, Scheme):
             rounds = row.rounds_inputs(encoding, head=HEAD in played)
             found[name] = Grid(encoding, importance(row_tensor(value)), rounds)

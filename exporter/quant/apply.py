@@ -5,7 +5,6 @@ Weights that are quantized when it begins keep their integers, or are decoded: t
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,15 +41,15 @@ def roles(weight: ir.Value) -> frozenset[str]:
     return frozenset(found)
 
 
-def linear_schemes(model: ir.Model) -> set[Scheme]:
-    """The schemes of 4-bit integers that a recipe has given to linears: those that a calibration can choose."""
-    found = set()
+def linear_schemes(model: ir.Model) -> dict[str, Scheme]:
+    """Weight -> scheme of the linears to which a recipe has given 4-bit integers: a calibration can choose these."""
+    found = {}
     for node in model.graph:
         weight = node.inputs[1] if node.op_type == "Linear" else None
         if weight is not None and is_quantized(weight) and roles(weight) == {LINEAR}:
             ints, _, group = quantized_parts(weight)
             if ints.dtype == ir.DataType.INT4:
-                found.add(dataclasses.replace(INT4, group_size=group))
+                found[str(weight.name)] = INT4.in_groups(group)
     return found
 
 
@@ -110,14 +109,14 @@ class ApplyRecipe(passes.InPlacePass):
         modified = False
         importance: Importance = LazyImportance(model) if self.calibrated is None else self.calibrated.importance
         for weight in quantized_weights(model):
-            encoding = self.recipe.encoding_for(roles(weight))
+            encoding = self.recipe.encoding_for(str(weight.name), roles(weight))
             if isinstance(encoding, Scheme):
                 _require_encoded(weight, encoding, self.recipe)
             elif encoding is not None:
                 _decode(model.graph, weight, encoding)
                 modified = True
         for weight in list(model.graph.initializers.values()):
-            encoding = self.recipe.encoding_for(roles(weight))
+            encoding = self.recipe.encoding_for(str(weight.name), roles(weight))
             if encoding is None:
                 continue
             if isinstance(encoding, Scheme):

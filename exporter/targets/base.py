@@ -7,7 +7,7 @@ The pipeline, the parity check and the command line know only these shapes. A ta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exporter.config import ModelConfig
     from exporter.parity import Check
     from exporter.quant.calibration.use import Calibrated
-    from exporter.quant.schemes import Recipe, Scheme
+    from exporter.quant.schemes import Recipe, Scheme, WeightType
     from exporter.tensors import RowTensor
     from exporter.tokenizer import Tokenizer
 
@@ -52,6 +52,7 @@ class Quant:
         residual_headroom: How many times smaller such an artifact computes what the residual stream takes up.
         calibrated: Whether its integers are chosen with calibration data where there is some.
         recipe: What its weights follow in the graph; ``None`` where only the format has them.
+        types: What its matrices can be stored as where each has a type of its own; empty if all are stored alike.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Quant:
     residual_headroom: float = 1.0
     calibrated: bool = False
     recipe: Recipe | None = None
+    types: Mapping[str, WeightType] = field(default_factory=dict, hash=False)
 
     def rounds_inputs(self, scheme: Scheme, *, head: bool) -> bool:
         """Whether the runtime rounds what a matrix of this scheme multiplies to 8 bits a token
@@ -157,6 +159,7 @@ class Options:
         group_size: Columns that share a scale in 4-bit layers, where the row's own number is not wanted.
         embedding: Encoding of the embedding table, ``bits,group``, where the row's own is not wanted.
         backend: What the artifact is made for, where the target's default is not wanted.
+        types: Canonical name -> name of its type, of the matrices that are not stored as the row has them.
     """
 
     split_max_bytes: int | None = None
@@ -166,6 +169,7 @@ class Options:
     group_size: int | None = None
     embedding: str | None = None
     backend: str | None = None
+    types: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     CHANGES_ROW: ClassVar[tuple[str, ...]] = ("group_size", "embedding", "backend")
     """Choices that make another artifact: a target that cannot follow them must not be asked in vain."""

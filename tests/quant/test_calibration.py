@@ -12,12 +12,12 @@ import torch
 from exporter.errors import CalibrationError
 from exporter.ir import interpreter
 from exporter.ir.stages import stages
-from exporter.quant.apply import apply_recipe
+from exporter.quant.apply import apply_recipe, roles
 from exporter.quant.calibration import file, imatrix, texts
 from exporter.quant.calibration.file import Calibration, Origin
 from exporter.quant.calibration.run import Run
 from exporter.quant.calibration.use import equalize
-from exporter.quant.schemes import INT4, PORTABLE_RECIPES
+from exporter.quant.schemes import INT4, LINEAR, PORTABLE_RECIPES, Scheme
 from exporter.source import SourceOptions, open_source
 from exporter.tensors import from_array
 from exporter.tokenizer import Tokenizer
@@ -29,12 +29,19 @@ WINDOWS = np.random.default_rng(0).integers(0, SPEC.vocab_size, (6, 64))
 ORIGIN = Origin("m" * 64, "d" * 64, "text", WINDOWS.size, 64, "test")
 
 
+def everywhere(model) -> dict[str, Scheme]:
+    """The linears of a graph as ``int4`` has them."""
+    return {str(w.name): INT4 for w in model.graph.initializers.values() if roles(w) == {LINEAR}}
+
+
 def silent(_: int, __: str) -> None:
     pass
 
 
 def calibrated(folder: Path, spec: TinySpec = SPEC) -> Calibration:
-    file.join(folder / "calibration.safetensors", list(Run(graph(spec), WINDOWS, INT4, folder).finish(silent)), ORIGIN)
+    model = graph(spec)
+    parts = list(Run(model, WINDOWS, everywhere(model), folder).finish(silent))
+    file.join(folder / "calibration.safetensors", parts, ORIGIN)
     return Calibration(folder / "calibration.safetensors")
 
 
@@ -113,7 +120,7 @@ def test_energies_of_the_equalized_graph_are_those_of_its_inputs(calibration: Ca
 
 @pytest.mark.parametrize("n_stages", [1, 4, 7])
 def test_an_interrupted_run_goes_on_where_it_stopped(n_stages: int, tmp_path: Path, calibration: Calibration) -> None:
-    first = Run(graph(SPEC), WINDOWS, INT4, tmp_path).finish(silent)
+    first = Run(graph(SPEC), WINDOWS, everywhere(graph(SPEC)), tmp_path).finish(silent)
     done = [next(first) for _ in range(n_stages)]
     stamps = [path.stat().st_mtime_ns for path in done]
     del first
@@ -125,13 +132,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(n_stages: int, tmp_path: Pa
 
 def test_what_a_stage_no_longer_needs_is_removed(tmp_path: Path) -> None:
     model = graph(SPEC)
-    for stage, _ in zip(stages(model), Run(model, WINDOWS, INT4, tmp_path).finish(silent), strict=True):
+    for stage, _ in zip(stages(model), Run(model, WINDOWS, everywhere(model), tmp_path).finish(silent), strict=True):
         kept = {f"{value.name}.npy" for value in stage.exit}
         assert {path.name for path in (tmp_path / "full").iterdir()} == kept
 
 
 def test_a_run_for_energies_only_rounds_nothing(tmp_path: Path, calibration: Calibration) -> None:
-    paths = list(Run(graph(SPEC), WINDOWS, None, tmp_path).finish(silent))
+    paths = list(Run(graph(SPEC), WINDOWS, {}, tmp_path).finish(silent))
     file.join(tmp_path / "energies.safetensors", paths, ORIGIN)
     found = Calibration(tmp_path / "energies.safetensors")
     assert not found.has(INT4)
@@ -155,7 +162,7 @@ def test_activations_that_overflow_are_named(weight: str, size: float, culprit: 
     signs = np.sign(np.random.default_rng(0).standard_normal(value.const_value.dims))
     value.const_value = from_array(weight, (size * signs).astype(np.float32))
     with pytest.raises(CalibrationError) as caught:
-        list(Run(model, WINDOWS, INT4, tmp_path).finish(silent))
+        list(Run(model, WINDOWS, everywhere(model), tmp_path).finish(silent))
     assert f"the output of {culprit}" in caught.value.message
     assert "is not finite" in caught.value.message
 

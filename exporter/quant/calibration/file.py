@@ -4,6 +4,7 @@ Tensors:
 
     energy.<weight>          float32 [in]              mean square of the weight's inputs in the source
     factor.<activation>      float32 [width]           what equalisation divides the activation by
+    loss.<type>.<weight>     float32 [1]               what storing it so costs (``exporter/quant/allocation``)
     int4g32.<weight>.ints    uint8 [out, in / 2]       two integers a byte (``exporter/quant/packing.py``)
     int4g32.<weight>.scales  float16 [out, in / 32]    exact: the scales are portable
 
@@ -36,7 +37,7 @@ from exporter.tensors import RowTensor, contiguous_bytes
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-ENERGY, FACTOR = "energy.", "factor."
+ENERGY, FACTOR, LOSS = "energy.", "factor.", "loss."
 METADATA = "exporter.calibration"
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1"), "I8": np.dtype("i1")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -193,9 +194,23 @@ class Calibration:
         """Weight -> mean square of each of its inputs in the source, float32 ``[in]``."""
         return {n.removeprefix(ENERGY): array for n, array in self._tensors.items() if n.startswith(ENERGY)}
 
+    @cached_property
+    def losses(self) -> Mapping[str, Mapping[str, float]]:
+        """Weight -> type -> what storing it so costs, nats a token; empty if it was not measured."""
+        found: dict[str, dict[str, float]] = {}
+        for name, array in self._tensors.items():
+            if name.startswith(LOSS):
+                _, kind, weight = name.split(".", 2)
+                found.setdefault(weight, {})[kind] = float(array[0])
+        return found
+
     def has(self, scheme: Scheme) -> bool:
         """Whether integers of a scheme were chosen."""
         return any(name.startswith(scheme_key(scheme) + ".") for name in self._tensors)
+
+    def holds(self, mix: Mapping[str, Scheme]) -> bool:
+        """Whether each weight has integers of its own scheme."""
+        return all(f"{scheme_key(scheme)}.{weight}.ints" in self._tensors for weight, scheme in mix.items())
 
     def integers(self, weight: str, scheme: Scheme) -> tuple[RowTensor, RowTensor] | None:
         """Integers and scales chosen for a weight, as :func:`exporter.quant.blocks.quantize_tensor` returns them."""

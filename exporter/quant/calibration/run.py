@@ -9,6 +9,7 @@ activations; the rest lies in files. A run that is interrupted goes on at the st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,15 @@ class Run:
     Args:
         model: The unquantized graph.
         windows: Token ids ``[windows, tokens]``; each window is a context of its own.
-        scheme: What the linears are rounded to; ``None`` measures energies and factors only.
+        schemes: What linears are rounded to, by weight; the others stay as they are. None of them: energies and factors
+            are all that is measured.
         folder: Where results and activations lie; what an interrupted run of the same arguments left is used.
     """
 
-    def __init__(self, model: ir.Model, windows: Tokens, scheme: Scheme | None, folder: Path) -> None:
+    def __init__(self, model: ir.Model, windows: Tokens, schemes: Mapping[str, Scheme], folder: Path) -> None:
         self._model = model
         self._windows = windows
-        self._scheme = scheme
+        self._schemes = schemes
         self._folder = folder
         self._stages = stages(model)
         self._full = Activations(folder / "full", *windows.shape)
@@ -91,11 +93,11 @@ class Run:
         results |= {file.ENERGY + str(weight.name): energy for weight in readers}
         if (factor := _factor(source, energy, readers)) is not None:
             self._factors[str(source.name)] = results[file.FACTOR + str(source.name)] = factor
-        if self._scheme is not None:
+        if self._schemes:
             for value, tensor in weights.items():
                 scaled = equalize.rescaled(tensor, *equalize.row_and_column_factors(value, self._factors))
                 weights[value] = _in_memory(scaled)
-            results |= self._round(stage, weights, self._scheme)
+            results |= self._round(stage, weights)
             self._advance(stage, self._rounded, weights)
         return results
 
@@ -124,17 +126,19 @@ class Run:
         mean: Floats = total.to(torch.float32).div(self._windows.size).numpy()
         return mean
 
-    def _round(self, stage: Stage, weights: dict[ir.Value, RowTensor], scheme: Scheme) -> dict[str, npt.NDArray[Any]]:
+    def _round(self, stage: Stage, weights: dict[ir.Value, RowTensor]) -> dict[str, npt.NDArray[Any]]:
         """Choose the integers of a stage's linears; ``weights`` then holds what they decode to."""
-        linears = [node for node in stage.linears if roles(_weight(node)) == {LINEAR}]
+        linears = [node for node in stage.linears if _weight(node).name in self._schemes]
         if not linears:
             return {}
         moments = self._moments(stage, linears)
         width = int(ops.dims(_source(stage))[-1])
-        hessian = gptq.factorize(moments.hessian, scheme.block_size(width))
+        factored = cache(lambda size: gptq.factorize(moments.hessian, size))
         results: dict[str, npt.NDArray[Any]] = {}
         for node in linears:
             value = _weight(node)
+            scheme = self._schemes[str(value.name)]
+            hessian = factored(scheme.block_size(width))
             weight = torch.from_numpy(weights[value].rows_f32(0, weights[value].n_rows))
             target = moments.target(str(node.name), weight).numpy()
             ints, scales = gptq.quantize(target, hessian, scheme)

@@ -25,6 +25,8 @@ from exporter.quant.schemes import (
     Recipe,
     Rule,
     Scheme,
+    WeightType,
+    by_name,
 )
 from exporter.targets.base import Quant
 from exporter.targets.half import MAX_HALF, RESIDUAL_HEADROOM
@@ -38,6 +40,20 @@ INT4_RECIPE = Recipe(
     ),
 )
 """The portable integers in every layer. XNNPACK has no kernel for the portable 8-bit groups of embedding and head."""
+
+
+def _four(size: int, name: str) -> WeightType:
+    """bfloat16 scales; an embedding that is the head too has float16 scales besides (``weights.int4_table``)."""
+    return WeightType(name, 4 + 16 / size, size, INT4.in_groups(size), tied_bits=4 + 32 / size)
+
+
+TYPES = by_name(
+    _four(32, "int4"),
+    _four(64, "int4-g64"),
+    _four(128, "int4-g128"),
+    WeightType("int8_rows", 8, scheme=INT8_ROWS, row_bytes=4),
+)
+"""What XNNPACK multiplies, and the embedding kernels look up."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ QUANTS: dict[str, ExecuTorchQuant] = {
         ),
         ExecuTorchQuant(
             "int4", "layers of portable 4-bit integers, group 32 (8da4w); embedding and head 8-bit, one scale a row",
-            False, 1e-1, 0.4, recipe=INT4_RECIPE, calibrated=True,
+            False, 1e-1, 0.4, recipe=INT4_RECIPE, calibrated=True, types=TYPES,
         ),
     )
 }  # fmt: skip

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from exporter.ir.build import config_of, set_config
 from exporter.ir.weights import quantized_weights
+from exporter.quant.allocation.types import resolve
 from exporter.quant.apply import apply_recipe
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
@@ -64,7 +65,8 @@ class ExecuTorchPlan:
         # Refused now rather than after the work.
         model_config(config, subject.tokenizer)
         chosen = {str(weight.name) for weight in quantized_weights(subject.model)}
-        self._model = apply_recipe(subject.model.clone(), quant.recipe, calibrated=subject.calibrated)
+        recipe = quant.recipe.with_types(resolve(subject.model, quant.name, quant.types, options.types))
+        self._model = apply_recipe(subject.model.clone(), recipe, calibrated=subject.calibrated)
         self._scales = fit_scales(self._model, chosen)
         self._config = config.replace(max_seq_len=files.context_length(subject))
         set_config(self._model, self._config)

@@ -81,7 +81,7 @@ class Variant:
                     f"{self.base} has no groups", expected="int4", found=f"--group-size {self.group_size}"
                 )
             rules = tuple(
-                Rule(rule.roles, _int4(self.group_size)) if rule.roles == frozenset({LINEAR}) else rule
+                Rule(rule.roles, INT4.in_groups(self.group_size)) if rule.roles == frozenset({LINEAR}) else rule
                 for rule in rules
             )
             summary += f"; groups of {self.group_size}"
@@ -91,7 +91,7 @@ class Variant:
                 raise TargetError(
                     f"{self.base} keeps every weight as it is", expected="int8 or int4", found="--embedding"
                 )
-            rules = (Rule(frozenset({EMBEDDING}), _int4(self.embedding_group)), *rules)
+            rules = (Rule(frozenset({EMBEDDING}), INT4.in_groups(self.embedding_group)), *rules)
             summary += f"; embedding 4-bit, group {self.embedding_group}"
             max_rounding = QUANTS["int4"].max_rounding
         return dataclasses.replace(
@@ -146,7 +146,3 @@ def _require_group(size: int | None) -> None:
         raise TargetError(
             "XNNPACK has no kernel for this group size", expected=", ".join(map(str, GROUP_SIZES)), found=size
         )
-
-
-def _int4(group_size: int | None) -> Scheme:
-    return dataclasses.replace(INT4, group_size=group_size)

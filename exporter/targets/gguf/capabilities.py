@@ -9,10 +9,12 @@ half a step off: ``sqrt(block) * step / 2``. No valid file fails it; permuted ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporter.quant.schemes import PORTABLE_RECIPES
+from exporter.quant.schemes import INT4, INT8, PORTABLE_RECIPES, WeightType, by_name
 from exporter.targets.base import Quant
+from exporter.targets.gguf import encode
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,25 @@ class GgufQuant(Quant):
     ftype: str = ""
 
 
+def _encoded(name: str) -> WeightType:
+    """A type of ggml's, chosen by llama.cpp's quantizer with the importance of the columns."""
+    ggml = name.upper()
+    block = encode.block_size(ggml)
+
+    def rounded(rows: encode.Floats, importance: encode.Floats) -> encode.Floats:
+        return encode.decode_rows(encode.encode_rows(rows, ggml, importance), ggml, rows.shape[1])
+
+    return WeightType(name, 8 * encode.row_nbytes(ggml, block) / block, block, rounded=rounded)
+
+
+_BETWEEN = tuple(map(_encoded, ("q4_k", "q5_0", "q5_k", "q6_k")))
+PORTABLE_TYPES = by_name(
+    WeightType("int4", 4.5, encode.GROUP, INT4), *_BETWEEN, WeightType("int8", 8.5, encode.GROUP, INT8)
+)
+"""Integers chosen in the graph, stored as Q4_0 and Q8_0 blocks, and what llama.cpp has between them."""
+NATIVE_TYPES = by_name(_encoded("q4_0"), *_BETWEEN, _encoded("q8_0"))
+
+
 def _portable(
     name: str,
     ftype: str,
@@ -36,14 +57,24 @@ def _portable(
     max_abs: float | None = None,
     calibrated: bool = False,
 ) -> GgufQuant:
-    recipe = PORTABLE_RECIPES[name]
+    types: Mapping[str, WeightType] = PORTABLE_TYPES if calibrated else {}
     return GgufQuant(
-        name, summary, True, max_kl, max_rounding, max_abs, calibrated=calibrated, recipe=recipe, ftype=ftype
+        name,
+        summary,
+        True,
+        max_kl,
+        max_rounding,
+        max_abs,
+        calibrated=calibrated,
+        recipe=PORTABLE_RECIPES[name],
+        types=types,
+        ftype=ftype,
     )
 
 
 def _native(name: str, summary: str, max_rounding: float, max_kl: float, calibrated: bool = True) -> GgufQuant:
-    return GgufQuant(name, summary, False, max_kl, max_rounding, calibrated=calibrated, ftype=name.upper())
+    types: Mapping[str, WeightType] = NATIVE_TYPES if calibrated else {}
+    return GgufQuant(name, summary, False, max_kl, max_rounding, calibrated=calibrated, types=types, ftype=name.upper())
 
 
 QUANTS: dict[str, GgufQuant] = {

@@ -6,7 +6,7 @@ type; packed, when the graph has chosen its integers; encoded, when the file typ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
@@ -88,6 +88,6 @@ def decoded(tensor: EncodedTensor, shape: tuple[int, ...]) -> RowTensor:
 
 def all_types(
     ftype: str, portable: bool, tensors: list[LoweredTensor], config: ModelConfig, calibrated: bool = False
-) -> Mapping[str, str]:
+) -> dict[str, str]:
     """GGUF name -> ggml type for a capability row."""
     return graph_types(tensors) if portable else native_types(ftype, tensors, config, calibrated)

@@ -41,16 +41,21 @@ class GgufPlan:
         subject: Graph (already rewritten by a portable recipe), tokenizer, facts.
         quant: The capability row.
         options: Split size and worker threads.
+        encoded: Canonical name -> ggml type of the matrices that llama.cpp's quantizer encodes, whatever the row says.
     """
 
-    def __init__(self, subject: Subject, quant: GgufQuant, options: Options) -> None:
+    def __init__(
+        self, subject: Subject, quant: GgufQuant, options: Options, encoded: Mapping[str, str] | None = None
+    ) -> None:
         self._subject = subject
         self._quant = quant
         self._options = options
         self._lowered: list[LoweredTensor] = lower(subject.model)
         config = config_of(subject.model)
         energies = {} if subject.calibrated is None else subject.calibrated.energies
+        self._encoded = encoded or {}
         types = all_types(quant.ftype, quant.portable, self._lowered, config, calibrated=bool(energies))
+        types |= {t.name: self._encoded[t.canonical] for t in self._lowered if t.canonical in self._encoded}
         self._tensors: list[EncodedTensor] = [
             encoded_tensor(t, types[t.name], energies.get(t.canonical)) for t in self._lowered
         ]
@@ -90,13 +95,12 @@ class GgufPlan:
 
     @property
     def expected(self) -> Mapping[str, RowTensor]:
-        if self._quant.portable:
-            # The graph says it; asking the encoders would only prove that they agree with themselves.
-            return float_weights(self._subject.model)
-        return {
+        # Where the graph says it, asking the encoders would only prove that they agree with themselves.
+        found = float_weights(self._subject.model) if self._quant.portable else {}
+        return found | {
             lowered.canonical: decoded(tensor, lowered.shape)
             for lowered, tensor in zip(self._lowered, self._tensors, strict=True)
-            if lowered.canonical
+            if lowered.canonical and (not self._quant.portable or lowered.canonical in self._encoded)
         }
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 from exporter.errors import TargetError
 from exporter.ir.build import config_of
 from exporter.ir.weights import quantized_weights
+from exporter.quant.allocation.types import resolve
 from exporter.quant.apply import apply_recipe
 from exporter.targets.base import EXPORT_THE_ORIGINAL, Options, PlannedFile, Quant, ReadBack, Runtime, Subject, Target
 from exporter.targets.gguf import llama_cpp, modelfile, runtime
@@ -40,9 +41,11 @@ class _Gguf(Target):
                 hint=EXPORT_THE_ORIGINAL,
             )
         model = full_height(subject.model)
+        types = resolve(model, row.name, row.types, options.types)
         if row.recipe is not None:
-            model = apply_recipe(model, row.recipe, calibrated=subject.calibrated)
-        return GgufPlan(dataclasses.replace(subject, model=model), row, options)
+            model = apply_recipe(model, row.recipe.with_types(types), calibrated=subject.calibrated)
+        encoded = {name: kind.name.upper() for name, kind in types.items() if kind.scheme is None}
+        return GgufPlan(dataclasses.replace(subject, model=model), row, options, encoded)
 
     def shared_files(self, subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]]) -> Mapping[str, str]:
         first = next(iter(artifacts.values()))[0]

@@ -6,12 +6,23 @@ the ``dtype`` that a page asks for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
-from exporter.quant.schemes import INT8_ROWS_RECIPE, PORTABLE_RECIPES, Recipe
+from exporter.quant.schemes import (
+    HEAD,
+    INT4,
+    INT8,
+    INT8_ROWS_RECIPE,
+    LINEAR,
+    PORTABLE_RECIPES,
+    Recipe,
+    WeightType,
+    by_name,
+)
 from exporter.targets.base import Quant
 from exporter.targets.half import MAX_HALF, RESIDUAL_HEADROOM
 
@@ -44,6 +55,18 @@ _HALF: dict[str, Any] = {
     "residual_headroom": RESIDUAL_HEADROOM,
 }
 
+
+def _types(scale_bits: int) -> Mapping[str, WeightType]:
+    """What ``MatMulNBits`` multiplies; the embedding is gathered as bytes and has 8 bits."""
+
+    def four(size: int, name: str) -> WeightType:
+        products = frozenset({LINEAR, HEAD})
+        return WeightType(name, 4 + scale_bits / size, size, INT4.in_groups(size), roles=products)
+
+    eight = WeightType("int8", 8 + scale_bits / 32, 32, INT8)
+    return by_name(four(32, "int4"), four(64, "int4-g64"), four(128, "int4-g128"), eight)
+
+
 QUANTS: dict[str, OnnxQuant] = {
     quant.name: quant
     for quant in (
@@ -58,11 +81,12 @@ QUANTS: dict[str, OnnxQuant] = {
         ),
         OnnxQuant(
             "int4", "portable 4-bit integers, group 32; embedding and head int8", True, 1e-2, 0.4,
-            dtype="q4", suffix="_q4", recipe=PORTABLE_RECIPES["int4"], calibrated=True,
+            dtype="q4", suffix="_q4", recipe=PORTABLE_RECIPES["int4"], calibrated=True, types=_types(scale_bits=32),
         ),
         OnnxQuant(
             "q4f16", "the integers of int4 with float16 matrix products and cache: for WebGPU", False, 1e-2, 0.4,
-            dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], calibrated=True, **_HALF,
+            dtype="q4f16", suffix="_q4f16", recipe=PORTABLE_RECIPES["int4"], calibrated=True,
+            types=_types(scale_bits=16), **_HALF,
         ),
         OnnxQuant(
             "q8", "8-bit integers, one scale a row, multiplied as integers: for wasm", False, 1e-4, 0.1,

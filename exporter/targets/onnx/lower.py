@@ -104,7 +104,7 @@ class _Lowering:
             (_ordered(parts[0], index), _ordered(parts[1], index))
             for parts, index in zip(map(quantized_parts, weights), order, strict=True)
         ]
-        if block == ints.dims[1]:
+        if bits == 8 and block == ints.dims[1]:
             columns, scales = emitter.weight(column_weight(name, parts))
             return product(emitter, planes(emitter, x, block), columns, scales, node)
         blocks = integer_weight(name, parts, bits, self.half)

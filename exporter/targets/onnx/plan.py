@@ -12,8 +12,10 @@ import onnx_ir as ir
 
 from exporter.errors import ExporterError, TargetError
 from exporter.ir.build import config_of
+from exporter.quant.allocation.types import resolve
 from exporter.quant.apply import apply_recipe
 from exporter.quant.calibration.use import Calibrated
+from exporter.quant.schemes import WeightType
 from exporter.resources import anonymous_bytes
 from exporter.targets.base import Options, PlannedFile, Progress, StoredTensor, Subject, WrittenFile
 from exporter.targets.hf_files import model_config
@@ -41,9 +43,15 @@ class Variant:
         placed: Where each weight lies.
     """
 
-    def __init__(self, source: ir.Model, quant: OnnxQuant, calibrated: Calibrated | None = None) -> None:
+    def __init__(
+        self,
+        source: ir.Model,
+        quant: OnnxQuant,
+        calibrated: Calibrated | None = None,
+        types: Mapping[str, WeightType] | None = None,
+    ) -> None:
         self.quant = quant
-        self.model = apply_recipe(source.clone(), quant.recipe, calibrated=calibrated)
+        self.model = apply_recipe(source.clone(), quant.recipe.with_types(types or {}), calibrated=calibrated)
         self.name = quant.file_name
         self.lowered: Lowered = lower(self.model, quant.activations)
         self.placed = layout.place(self.lowered.weights, layout.MAX_FILE_BYTES)
@@ -118,7 +126,8 @@ class OnnxPlan:
     def __init__(self, subject: Subject, quant: OnnxQuant, options: Options) -> None:
         self._subject = subject
         self._options = options
-        self.variant = Variant(subject.model, quant, subject.calibrated)
+        types = resolve(subject.model, quant.name, quant.types, options.types)
+        self.variant = Variant(subject.model, quant, subject.calibrated, types)
         browser.require_operators(self.variant.lowered)
         if options.browser:
             _require_fits(subject.model, self.variant)
@@ -192,8 +201,11 @@ class OnnxPlan:
         return self.variant.serialized()
 
 
-def repository_files(subject: Subject, default: OnnxQuant, wasm: OnnxQuant) -> dict[str, str]:
+def repository_files(
+    subject: Subject, artifacts: Mapping[str, Sequence[PlannedFile]], default: OnnxQuant, wasm: OnnxQuant
+) -> dict[str, str]:
     """Path -> text of the files around the models; ``subject`` holds the unquantized graph."""
-    return repository.render(
-        config_of(subject.model), subject.tokenizer, data_file_counts(subject.model), default, wasm
-    )
+    counts = data_file_counts(subject.model)
+    # A variant whose matrices have types of their own may have more data files than its row alone.
+    counts |= {Path(files[0].path).name: len(files) - 1 for files in artifacts.values()}
+    return repository.render(config_of(subject.model), subject.tokenizer, counts, default, wasm)

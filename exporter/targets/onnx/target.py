@@ -40,7 +40,7 @@ class _Onnx(Target):
         default, wasm = (
             next(QUANTS[name] for name in order if name in artifacts) for order in (PREFERENCE, WASM_PREFERENCE)
         )
-        return repository_files(subject, default, wasm)
+        return repository_files(subject, artifacts, default, wasm)
 
     def commands(self, files: Sequence[PlannedFile]) -> Sequence[str]:
         dtype = next(q.dtype for q in QUANTS.values() if Path(files[0].path).name == q.file_name)
