@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,28 @@ from exporter.console import emit_json, print_table, size_text
 if TYPE_CHECKING:
     from exporter.evaluation import Evaluation, Interval
 
+BUILTIN = "builtin"
+"""What ``--text`` calls the text that ships with the package; it is not the one that ``--calibrate`` calls so."""
+
 
 @click.command("eval")
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...", type=click.Path(path_type=Path))
 @click.option("--reference", required=True, metavar="MODEL", help="The model that the artifacts were made from.")
-@click.option("--text", required=True, type=click.Path(path_type=Path), help="UTF-8 text to predict.")
+@click.option(
+    "--text", default=BUILTIN, show_default=True, help="UTF-8 text to predict; builtin is the package's, a short one."
+)
 @click.option("--windows", type=click.IntRange(min=2), default=8, show_default=True, help="Pieces of the text.")
-@click.option("--window", type=click.IntRange(min=16), default=512, show_default=True, help="Tokens in a piece.")
+@click.option(
+    "--window", type=click.IntRange(min=16), show_default="512; of builtin 128", help="Tokens in a piece of the text."
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="Write quality against size to this PNG file.")
 @common
 def evaluate(
     artifacts: tuple[Path, ...],
     reference: str,
-    text: Path,
+    text: str,
     windows: int,
-    window: int,
+    window: int | None,
     plot: Path | None,
     output: str,
     verbose: bool,
@@ -42,6 +50,7 @@ def evaluate(
     reporter = open_reporter(verbose, quiet)
     candidates = evaluation.candidates(artifacts)
     passage = _read(text)
+    window = window or (128 if text == BUILTIN else 512)
     source = open_source(reference, SourceOptions())
     cut = evaluation.cut(source, passage, windows, window)
     with tempfile.TemporaryDirectory(prefix="exporter-") as scratch:
@@ -66,9 +75,12 @@ def evaluate(
     print_table(columns, [_row(e) for e in found])
 
 
-def _read(path: Path) -> str:
+def _read(text: str) -> str:
     from exporter.errors import CheckpointError
 
+    if text == BUILTIN:
+        return resources.files("exporter").joinpath("data/evaluation.txt").read_text(encoding="utf-8")
+    path = Path(text)
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
