@@ -89,7 +89,7 @@ def test_windows_are_contexts_of_their_own_with_the_start_token_first(huggingfac
 @needs_llama_cpp
 def test_without_a_text_the_package_has_one(folder: Path, huggingface_folder: Folder) -> None:
     file = next(folder.glob("gguf/*F32.gguf"))
-    outcome = run("eval", file, "--reference", huggingface_folder(SPEC), "--format", "json")
+    outcome = run("eval", file, "--reference", huggingface_folder(SPEC), "--window", 64, "--format", "json")
     assert outcome.code == 0, outcome.stderr
     (found,) = outcome.json["artifacts"]
     assert found["kl"]["mean"] < 1e-6
