@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 
-from scripts import changed_vectors
+from scripts import faults
 from scripts.android.sample import SAMPLE, Workshop
 from scripts.checking import Outcome
 
-MISSPELT = {
+MISSPELT: faults.Changes = {
     "ExecuTorchText.kt": (("module.resetContext()", "module.resetContexts()"), (".echo(", ".echoes(")),
     "ExecuTorchLogits.kt": (("module.forward(", "module.forwards("), ("Tensor.fromBlob(", "Tensor.fromBlobs(")),
     "ChatActivity.kt": (("Resolver.openInputStream(", "Resolver.openInput("), ("R.menu.chat", "R.menu.chats")),
@@ -22,24 +22,16 @@ def misspell(workshop: Workshop) -> Outcome:
     """Whether the compiler names every misspelt call."""
     folder = workshop.scratch / "misspelt"
     shutil.copytree(SAMPLE / "app/src/main/kotlin", folder)
-    expected = set[str]()
-    for name, changes in MISSPELT.items():
-        (path,) = folder.rglob(name)
-        text = path.read_text(encoding="utf-8")
-        for right, wrong in changes:
-            assert right in text, f"{name} has no {right}"
-            text = text.replace(right, wrong)
-            expected.add(re.findall(r"\w+", wrong)[-1])
-        path.write_text(text, encoding="utf-8")
+    faults.rewrite(folder, MISSPELT)
     said = workshop.compile_app(folder).text
-    missed = expected.difference(re.findall(r"unresolved reference '(\w+)'", said))
+    missed = faults.last_words(MISSPELT).difference(re.findall(r"unresolved reference '(\w+)'", said))
     return Outcome(not missed, f"the compiler took {', '.join(sorted(missed))}\n{said}" if missed else "")
 
 
 def change_vectors(workshop: Workshop) -> Outcome:
     """Whether a test fails for every kind of case of which one is changed, and no other test."""
     folder = workshop.scratch / "vectors"
-    kinds = changed_vectors.write(folder)
+    kinds = faults.change_vectors(folder)
     said = workshop.run_core_tests(folder).text
     failed = re.search(r"Failures: (\d+)$", said, re.MULTILINE)
     return Outcome(failed is not None and int(failed[1]) == kinds, f"{kinds} kinds of cases were changed\n{said}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.android.tools import Tools
-from scripts.changed_vectors import VECTORS
 from scripts.checking import Outcome, outcome
+from scripts.faults import VECTORS
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "examples" / "android"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
-from scripts import changed_vectors
+from scripts import faults
 from scripts.checking import Outcome
+from scripts.faults import Changes, rewrite
 from scripts.ios.sample import Workshop
-
-Changes = Mapping[str, tuple[tuple[str, str], ...]]
-"""File -> calls and what is written instead."""
 
 MISSPELT_IN_CORE: Changes = {
     "BundleSlot.swift": (("files.moveItem(", "files.moveItems("), ("try checkFiles(", "try checkFile(")),
@@ -37,7 +33,7 @@ SYNTAX_ERRORS: Changes = {
 
 def change_vectors(workshop: Workshop) -> Outcome:
     """Whether a test fails for every kind of case of which one is changed, and no other test."""
-    kinds = changed_vectors.write(workshop.scratch / "changed")
+    kinds = faults.change_vectors(workshop.scratch / "changed")
     said = workshop.run_core_tests("changed").text
     failed = set(re.findall(r"^Test Case '(.+)' failed", said, re.MULTILINE))
     return Outcome(len(failed) == kinds, f"{kinds} kinds of cases were changed, these failed: {sorted(failed)}\n{said}")
@@ -45,19 +41,19 @@ def change_vectors(workshop: Workshop) -> Outcome:
 
 def misspell_core(workshop: Workshop) -> Outcome:
     """Whether the compiler names every misspelt call."""
-    _change(workshop.copy("core", "misspelt-core"), MISSPELT_IN_CORE)
+    rewrite(workshop.copy("core", "misspelt-core"), MISSPELT_IN_CORE)
     return _named(MISSPELT_IN_CORE, workshop.check_core("misspelt-core"))
 
 
 def misspell_app(workshop: Workshop) -> Outcome:
     """The same for the app's."""
-    _change(workshop.copy("app", "misspelt-app"), MISSPELT_IN_APP)
+    rewrite(workshop.copy("app", "misspelt-app"), MISSPELT_IN_APP)
     return _named(MISSPELT_IN_APP, workshop.check_app("misspelt-app"))
 
 
 def break_syntax(workshop: Workshop) -> Outcome:
     """Whether the parser minds every file with a syntax error."""
-    _change(workshop.copy("app", "broken-app"), SYNTAX_ERRORS)
+    rewrite(workshop.copy("app", "broken-app"), SYNTAX_ERRORS)
     done = workshop.parse("broken-app")
     missed = [name for name in SYNTAX_ERRORS if not re.search(rf"{name}:\d+:\d+: error:", done.text)]
     return Outcome(not done.ok and not missed, f"the parser took {missed}\n{done.text}")
@@ -70,18 +66,7 @@ def misformat(workshop: Workshop) -> Outcome:
     return Outcome(not done.ok and "Misformatted.swift:1" in done.text, done.text)
 
 
-def _change(folder: Path, changes: Changes) -> None:
-    for name, pairs in changes.items():
-        (path,) = folder.rglob(name)
-        text = path.read_text(encoding="utf-8")
-        for right, wrong in pairs:
-            assert right in text, f"{name} has no {right}"
-            text = text.replace(right, wrong)
-        path.write_text(text, encoding="utf-8")
-
-
 def _named(changes: Changes, done: Outcome) -> Outcome:
     """Whether every call that was written instead is in an error of the compiler's."""
-    written = {re.findall(r"\w+", wrong)[-1] for pairs in changes.values() for _, wrong in pairs}
-    missed = [name for name in sorted(written) if not re.search(rf"error: .*\b{name}\b", done.text)]
+    missed = [name for name in sorted(faults.last_words(changes)) if not re.search(rf"error: .*\b{name}\b", done.text)]
     return Outcome(not done.ok and not missed, f"the compiler took {missed}\n{done.text}")

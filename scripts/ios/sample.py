@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.changed_vectors import VECTORS
 from scripts.checking import Outcome
+from scripts.faults import VECTORS
 from scripts.fetching import Missing
 from scripts.ios import llama_headers
 from scripts.ios.toolchain import Toolchain
