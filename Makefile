@@ -60,9 +60,10 @@ web-demo: $(INSTALLED) web-packages
 android-check:
 	@$(PYTHON) -m scripts.android.check
 
-# Nor does this one; its Swift, if there is none, is fetched into .cache/ios.
+# Its Swift, if there is none, is fetched into .cache/ios. With an environment, and with npm's llama.cpp (make oracle), an
+# engine of the app's is run as well.
 ios-check:
-	@$(PYTHON) -m scripts.ios.check
+	@if [ -f $(INSTALLED) ]; then python=$(PY); else python=$(PYTHON); fi; $$python -m scripts.ios.check
 
 # A whole aarch64 system, fetched into .cache/arm: 1 GB.
 arm-check: $(INSTALLED)

@@ -150,9 +150,9 @@ def main() -> None:
             command.add_argument("--out", type=Path, help="where folders go; default: a temporary folder")
         if job is recover:
             command.add_argument("--importance", choices=methods.METHODS, default="block-influence")
-            command.add_argument("--steps", type=int, default=180)
+            command.add_argument("--steps", type=int, default=80)
             command.add_argument("--lessons", type=int, default=400, help="sequences; a fifth only measures")
-            command.add_argument("--learning-rate", type=float, default=3e-4)
+            command.add_argument("--learning-rate", type=float, default=4e-4)
         if job is sizes:
             command.add_argument("--verify", action="store_true", help="prove parity as well")
     arguments = parser.parse_args()

@@ -142,7 +142,7 @@ def measured(
     Raises:
         CalibrationError: If the text is unfit, or what was named has no text and no losses.
     """
-    graph = source.graph()
+    graph = source.prepared()
     require_floats(graph)
     base = calibration.obtain(asked, source, model, (), out, reporter)
     named = {name for losses in base.losses.values() for name in losses}

@@ -137,7 +137,7 @@ def _rounds(
     if mix:
         return [_Round("4-bit integers, a type for each matrix", "mix", mix)]
     have = [Calibration(path) for path in known]
-    weights = source.graph().graph.initializers.values()
+    weights = source.prepared().graph.initializers.values()
     linears = [str(weight.name) for weight in weights if roles(weight) == {LINEAR}]
     found = [
         _Round(
@@ -166,7 +166,7 @@ def _run(
     for one in rounds:
         n_weights = sum(int(tensor.size) for tensor in source.checkpoint.tensors.values())
         advance = reporter.stage(f"calibrating on {tokens.size} tokens: {one.title}", n_weights)
-        parts += Run(source.graph(), tokens, one.schemes, result.parent / one.folder).finish(advance)
+        parts += Run(source.prepared(), tokens, one.schemes, result.parent / one.folder).finish(advance)
     file.join(result, parts, origin)
     for one in rounds:
         shutil.rmtree(result.parent / one.folder)
@@ -204,6 +204,12 @@ def _earlier(path: Path, model: str, schemes: Collection[Scheme], mix: Mapping[s
 def _imported(path: Path, source: Source, model: str) -> Calibration:
     from exporter.quant.calibration import imatrix
 
+    if source.rotated:
+        raise CalibrationError(
+            f"{path} was measured in the model's own basis",
+            expected="a text, which is run through the rotated model",
+            hint="leave --rotate out, or name a text",
+        )
     config = source.config
     energies = imatrix.read(path, expected_shapes(config), config.n_layers)
     origin = Origin(model, sha256_file(path), path.name, 0, 0, IMPORTED)

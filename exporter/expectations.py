@@ -20,7 +20,7 @@ _EXPECTED: Mapping[str, str | Callable[[Quant], str]] = {
     "rounding": lambda quant: f"no row of a weight off by more than {quant.max_rounding:g} of its length",
     "vocabulary": "pieces, merges, special tokens and chat template of the source",
     "tokenizer": "the source's tokens for every text, and a stop at every stop token",
-    "equalisation": f"the source's logits, to {parity.EQUALIZED:g} standard deviations",
+    "same function": f"the source's logits, to {parity.REWRITTEN:g} standard deviations",
     "range": "activations inside the range of the type that the artifact computes in",
     "logits": _logits,
     "pruned tokens": "no token without a row in the head is ever the likeliest",

@@ -40,7 +40,7 @@ def source_entry(
     Args:
         checkpoint: The opened checkpoint.
         requested: The MODEL argument as the user gave it.
-        options: The options that change what is read (revision, max_seq_len, rope_scale_factor).
+        options: The options that change what is read (revision, max_seq_len, rope_scale_factor, rotate).
         hashes: File -> SHA-256; left out of the entry while they are not known.
     """
     return {

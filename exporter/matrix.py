@@ -18,7 +18,7 @@ from exporter.targets.base import Options
 
 SCHEMA = 1
 
-_MODEL_KEYS = {"model", "revision", "max-seq-len", "rope-scale-factor"}
+_MODEL_KEYS = {"model", "revision", "max-seq-len", "rope-scale-factor", "rotate"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -42,8 +42,8 @@ SCALE_ROUNDING = 2.0**-8
 a unit in the last place of bfloat16 at most."""
 
 
-EQUALIZED = 1e-4
-"""Gate on what equalisation may change of a logit, in standard deviations: the order of float32 sums, no more."""
+REWRITTEN = 1e-4
+"""What equalisation and rotation may change of a logit, in standard deviations: the order of float32 sums, no more."""
 
 
 @dataclass(frozen=True)
@@ -252,13 +252,13 @@ def check_rounding(source: Mapping[str, RowTensor], errors: Mapping[str, WeightE
     return Check("rounding", excess <= 0, f"largest error of a row {error:.2g} ({where})")
 
 
-def check_equalized(reference: Reference, logits: Logits) -> Check:
-    """Equalised weights compute the logits of the source, to a few roundings of float32."""
+def check_rewritten(reference: Reference, logits: Logits) -> Check:
+    """Equalised and rotated weights compute the logits of the source, to a few roundings of float32."""
     std = float(reference.logits.std()) or 1.0
     difference = float(np.abs(reference.logits - logits).max()) / std
     # Written so that NaN fails.
-    passed = difference <= EQUALIZED
-    return Check("equalisation", passed, f"largest difference {difference:.2g} of the logits' std")
+    passed = difference <= REWRITTEN
+    return Check("same function", passed, f"largest difference {difference:.2g} of the logits' std")
 
 
 def check_vocabulary(expected: Tokenizer, found: Tokenizer) -> Check:
@@ -378,12 +378,12 @@ def verify(
     reference: Reference,
     token_ids: Sequence[int],
     texts: Sequence[str],
-    equalized: Check | None = None,
+    rewritten: Check | None = None,
 ) -> Parity:
     """Check one artifact.
 
     Args:
-        source: Canonical name -> weight before any quantization, equalised if the artifact was calibrated.
+        source: Canonical name -> weight before any quantization, equalised and rotated as the artifact's.
         model: The graph the artifact was made from.
         expected: Canonical name -> decoded weight the artifact must hold.
         quant: Capability row with the gates.
@@ -393,7 +393,7 @@ def verify(
         reference: The unquantized reference on ``token_ids``.
         token_ids: Tokens to run, from :func:`probe_tokens`.
         texts: Hostile texts for the tokenizer check.
-        equalized: Whether equalisation kept the source's function, if there was one.
+        rewritten: Whether equalisation and rotation kept the source's function, if there was any.
 
     Returns:
         All checks with their details; the verdict is ``fail`` if one did not pass.
@@ -408,8 +408,8 @@ def verify(
         check_rounding(source, errors, quant),
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
-    if equalized is not None:
-        checks.append(equalized)
+    if rewritten is not None:
+        checks.append(rewritten)
     if quant.max_activation is not None:
         checks.append(check_range(reference, quant))
     try:

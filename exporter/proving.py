@@ -25,7 +25,7 @@ class Prover:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._equalized: dict[Path, tuple[ir.Model, parity.Check]] = {}
+        self._rewritten: dict[Path | None, tuple[ir.Model, parity.Check]] = {}
         self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
         self._texts = probe_texts()
         self._reference: parity.Reference | None = None
@@ -41,13 +41,14 @@ class Prover:
                 return parity.refused(error)
         if self._reference is None:
             self._reference = parity.reference(self._source.graph(), self._token_ids)
-        equalized = None if calibration is None else self._equalize(calibration, self._reference)
+        as_read = calibration is None and not self._source.rotated
+        rewritten = None if as_read else self._rewritten_for(calibration, self._reference)
         try:
             artifact = target.read_back(files)
         except ExporterError as error:
             return parity.refused(error)
         return parity.verify(
-            source=self._source.checkpoint.tensors if equalized is None else initializers(equalized[0]),
+            source=self._source.checkpoint.tensors if rewritten is None else initializers(rewritten[0]),
             model=plan.model,
             expected=plan.expected,
             quant=target.quant(quant),
@@ -57,15 +58,18 @@ class Prover:
             reference=self._reference,
             token_ids=self._token_ids,
             texts=self._texts,
-            equalized=None if equalized is None else equalized[1],
+            rewritten=None if rewritten is None else rewritten[1],
         )
 
-    def _equalize(self, calibration: Calibration, reference: parity.Reference) -> tuple[ir.Model, parity.Check]:
-        """The graph that calibrated integers were chosen for, and whether it computes what the source does."""
+    def _rewritten_for(
+        self, calibration: Calibration | None, reference: parity.Reference
+    ) -> tuple[ir.Model, parity.Check]:
+        """The graph that integers were chosen for, and whether it computes what the source does."""
         from exporter.ir import interpreter
 
-        if calibration.path not in self._equalized:
+        key = None if calibration is None else calibration.path
+        if key not in self._rewritten:
             model = self._source.subject(calibration).model
-            check = parity.check_equalized(reference, interpreter.logits(model, self._token_ids))
-            self._equalized[calibration.path] = model, check
-        return self._equalized[calibration.path]
+            check = parity.check_rewritten(reference, interpreter.logits(model, self._token_ids))
+            self._rewritten[key] = model, check
+        return self._rewritten[key]

@@ -15,9 +15,11 @@ from exporter.checkpoint.head import resolve_tied_head
 from exporter.checkpoint.tokenizer_files import TIKTOKEN
 from exporter.config import ModelConfig
 from exporter.ir.build import build
+from exporter.ir.passes import run
 from exporter.ir.verify import verify
 from exporter.quant.calibration.file import Calibration
 from exporter.quant.calibration.use import equalize
+from exporter.quant.rotate import Rotate
 from exporter.targets.base import Subject
 from exporter.tokenizer import Tokenizer
 
@@ -30,11 +32,13 @@ class SourceOptions:
         revision: Hub revision (branch, tag or commit).
         max_seq_len: Context length to declare, in tokens; one beyond the model's own is noted.
         rope_scale_factor: Overrides the factor of Llama 3's RoPE scaling.
+        rotate: Whether artifacts are made of the model in a rotated basis; see :mod:`exporter.quant.rotate`.
     """
 
     revision: str | None = None
     max_seq_len: int | None = None
     rope_scale_factor: float | None = None
+    rotate: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -47,6 +51,7 @@ class Source:
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     context_asked: bool = False
+    rotated: bool = False
 
     @property
     def config(self) -> ModelConfig:
@@ -59,13 +64,21 @@ class Source:
         verify(model)
         return model
 
+    def prepared(self) -> ir.Model:
+        """The graph that integers are chosen for: the same function, rotated if that was asked for.
+
+        Raises:
+            GraphError: If the model cannot be rotated.
+        """
+        return run(Rotate(), self.graph()) if self.rotated else self.graph()
+
     def subject(self, calibration: Calibration | None = None) -> Subject:
         """What targets plan artifacts of: the graph, equalised by a calibration if there is one.
 
         Raises:
             CalibrationError: If it is another model's.
         """
-        model = self.graph()
+        model = self.prepared()
         calibrated = None if calibration is None else equalize(model, calibration)
         named = (file for file in self.checkpoint.files if file.name == TIKTOKEN)
         tiktoken = next(named, None) if self.checkpoint.format == "meta" else None
@@ -78,6 +91,11 @@ def open_source(model: str, options: SourceOptions) -> Source:
     Raises:
         CheckpointError, UnsupportedModelError, TokenizerError: See the readers.
     """
-    checkpoint = open_checkpoint(model, **options.to_dict())
+    checkpoint = open_checkpoint(
+        model,
+        revision=options.revision,
+        max_seq_len=options.max_seq_len,
+        rope_scale_factor=options.rope_scale_factor,
+    )
     tokenizer = checkpoint.load_tokenizer()
-    return Source(resolve_tied_head(checkpoint), tokenizer, options.max_seq_len is not None)
+    return Source(resolve_tied_head(checkpoint), tokenizer, options.max_seq_len is not None, bool(options.rotate))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _OF_THE_BUILD_FILE = (
     "model", "targets", "quants", "group_size", "backend", "embedding", "calibrate", "calibration_tokens",
     "target_size", "bits_per_weight", "plan", "revision", "max_seq_len", "rope_scale_factor",
+    "rotate",
 )  # fmt: skip
 """Parameters that mean nothing beside ``--from``: the build file says what is built of what."""
 
@@ -55,6 +56,9 @@ _OF_THE_BUILD_FILE = (
 @click.option("--calibrate", metavar="TEXT", help="Choose integers on a text: builtin, .txt, .jsonl, or a calibration.")
 @click.option(
     "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
+)
+@click.option(
+    "--rotate", is_flag=True, help="Rotate the residual stream and heads' values first; a tied head becomes untied."
 )
 @click.option("--target-size", type=Size(), help="Choose a type for each matrix so that the files have this size.")
 @click.option(
@@ -96,6 +100,7 @@ def export(
     embedding: str | None,
     calibrate: str | None,
     calibration_tokens: int | None,
+    rotate: bool,
     target_size: int | None,
     bits_per_weight: float | None,
     plan: Path | None,
@@ -156,7 +161,7 @@ def export(
         out=out,
         force=force,
         check=check,
-        source=SourceOptions(revision, max_seq_len, rope_scale_factor),
+        source=SourceOptions(revision, max_seq_len, rope_scale_factor, rotate or None),
         options=options,
         calibrate=None if text is None else Asked(text, calibration_tokens or DEFAULT_TOKENS),
         allocate=allocate,

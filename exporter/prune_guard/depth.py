@@ -14,7 +14,7 @@ from onnx_ir import passes
 from exporter.errors import GraphError
 from exporter.ir.blocks import LAYER, Block, blocks
 from exporter.ir.build import config_of, set_config
-from exporter.prune_guard.passes import VerifiedPass, run
+from exporter.ir.passes import VerifiedPass, run
 
 _CACHE = re.compile(r"(past|present)_(key|value)\.(\d+)")
 """Names of the graph's cache inputs and outputs."""

@@ -22,9 +22,9 @@ from exporter.errors import GraphError
 from exporter.ir.blocks import Block, decoder
 from exporter.ir.build import ROPE_INV_FREQ, config_of
 from exporter.ir.interpreter import IMPLEMENTATIONS, walk
+from exporter.ir.passes import replace_weight
 from exporter.ir.weights import is_quantized, row_tensor
 from exporter.prune_guard.fake_quant import Grid, Grids, rounded_input, rounded_weight
-from exporter.prune_guard.passes import replace_weight
 from exporter.tensors import from_array
 
 _DOT = ":"

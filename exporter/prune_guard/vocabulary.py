@@ -15,8 +15,9 @@ from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.build import config_of, set_config
 from exporter.ir.build import head as append_head
+from exporter.ir.passes import VerifiedPass, run
 from exporter.names import HEAD
-from exporter.prune_guard.passes import VerifiedPass, float_weight, run
+from exporter.prune_guard.passes import float_weight
 from exporter.tensors import renamed, select_rows
 
 

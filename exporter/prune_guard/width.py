@@ -18,7 +18,8 @@ from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.blocks import Block, blocks
 from exporter.ir.build import config_of, set_config
-from exporter.prune_guard.passes import VerifiedPass, float_weight, replace_weight, run
+from exporter.ir.passes import VerifiedPass, replace_weight, run
+from exporter.prune_guard.passes import float_weight
 from exporter.tensors import select_columns, select_rows
 
 Neurons = npt.NDArray[np.intp]

@@ -25,7 +25,7 @@ from onnx_ir import passes
 from exporter.errors import GraphError
 from exporter.ir import ops
 from exporter.ir.build import config_of, set_config
-from exporter.ir.verify import verify
+from exporter.ir.passes import VerifiedPass, replace_weight
 from exporter.ir.weights import row_tensor
 from exporter.names import HEAD
 from exporter.tensors import Array, RowTensor
@@ -68,7 +68,7 @@ class Rotation:
         return found
 
 
-class Rotate(passes.InPlacePass):
+class Rotate(VerifiedPass):
     """Rotate the residual stream, and the values of every head.
 
     Args:
@@ -80,7 +80,7 @@ class Rotate(passes.InPlacePass):
         self.seed = seed
 
     def requires(self, model: ir.Model) -> None:
-        verify(model)
+        super().requires(model)
         for node in model.graph:
             if node.op_type in ("DequantizeLinear", "LoRA"):
                 raise GraphError(
@@ -88,9 +88,6 @@ class Rotate(passes.InPlacePass):
                     expected="float weights without adaptors",
                     hint="rotate the bf16 checkpoint that the quantized one was made of",
                 )
-
-    def ensures(self, model: ir.Model) -> None:
-        verify(model)
 
     def call(self, model: ir.Model) -> passes.PassResult:
         config = config_of(model)
@@ -105,18 +102,18 @@ class Rotate(passes.InPlacePass):
                 continue
             norm = None if node.inputs[0] is None else node.inputs[0].producer()
             if norm is not None and norm.op_type == "RMSNorm":
-                _replace(weight, _columns(row_tensor(weight), stream, _gain(norm)))
+                replace_weight(weight, _columns(row_tensor(weight), stream, _gain(norm)))
             elif node.op_type == "Embedding":
-                _replace(weight, _columns(row_tensor(weight), stream))
+                replace_weight(weight, _columns(row_tensor(weight), stream))
             elif any(user.op_type == "Residual" for user, _ in node.outputs[0].uses()):
-                _replace(weight, _rows(row_tensor(weight), stream))
+                replace_weight(weight, _rows(row_tensor(weight), stream))
             if weight in values.writers:
-                _replace(weight, _rows(row_tensor(weight), heads))
+                replace_weight(weight, _rows(row_tensor(weight), heads))
             if weight in values.readers:
-                _replace(weight, _columns(row_tensor(weight), heads))
+                replace_weight(weight, _columns(row_tensor(weight), heads))
         for node in model.graph:
             if node.op_type == "RMSNorm" and (gain := node.inputs[1]) is not None:
-                _replace(gain, _ones(row_tensor(gain)))
+                replace_weight(gain, _ones(row_tensor(gain)))
         return passes.PassResult(model, modified=True)
 
 
@@ -157,11 +154,6 @@ def _gain(norm: ir.Node) -> Floats:
     assert gain is not None
     tensor = row_tensor(gain)
     return tensor.rows_f32(0, tensor.n_rows)
-
-
-def _replace(weight: ir.Value, tensor: RowTensor) -> None:
-    weight.const_value = tensor
-    weight.type = ir.TensorType(tensor.dtype)
 
 
 def _float(tensor: RowTensor, read: Callable[[int, int], Floats]) -> RowTensor:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from scripts.checking import Outcome, missing_code, run_all
 from scripts.fetching import Missing
-from scripts.ios import controls, toolchain
+from scripts.ios import controls, engine, toolchain
 from scripts.ios.sample import Workshop
+
+SWIFT = ("core/Sources", "core/Tests", "app", "declarations")
+"""Folders of the workshop with code of ours."""
 
 CHECKS: dict[str, Callable[[Workshop], Outcome]] = {
     "core compiles without a warning": Workshop.build_core,
@@ -27,7 +30,10 @@ CHECKS: dict[str, Callable[[Workshop], Outcome]] = {
     "llama.cpp's header and ExecuTorch's declarations compile": Workshop.declare,
     "the app but for its screens compiles with them": Workshop.check_app,
     "misspelt calls do not": controls.misspell_app,
-    "swift-format is content": lambda workshop: workshop.lint("core/Sources", "core/Tests", "app", "declarations"),
+    "the engine for llama.cpp links, and a model is exported for it": engine.build,
+    "its answers are the golden ones": engine.answer,
+    "others are not": engine.change_answer,
+    "swift-format is content": lambda workshop: workshop.lint(*SWIFT),
     "with other code it is not": controls.misformat,
 }
 """What is checked -> how; each needs those before it."""

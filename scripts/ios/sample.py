@@ -20,6 +20,7 @@ DECLARATIONS = ROOT / "tests" / "ios" / "declarations"
 
 STRICT = ("-warnings-as-errors",)
 LANGUAGE = ("-swift-version", "5")
+BUILT = "core/.build/debug"
 WITHOUT_SCREENS = ("Engines", "Models")
 """Folders of the app that import no SwiftUI, which exists for Apple's systems only."""
 
@@ -67,14 +68,8 @@ class Workshop:
         """
         shutil.copytree(llama_headers.fetch(), self.scratch / "llama")
         for path in sorted((self.scratch / "declarations").glob("*.swift")):
-            module = (
-                "-emit-module",
-                "-module-name",
-                path.stem,
-                "-emit-module-path",
-                f"modules/{path.stem}.swiftmodule",
-            )
-            done = self._swift("swiftc", "-parse-as-library", *module, f"declarations/{path.name}")
+            module = ("-module-name", path.stem, "-emit-module-path", f"modules/{path.stem}.swiftmodule")
+            done = self._swift("swiftc", "-parse-as-library", "-emit-module", *module, f"declarations/{path.name}")
             if not done.ok:
                 return done
         return done
@@ -85,11 +80,22 @@ class Workshop:
         Raises:
             Missing: llama.cpp's header is not here.
         """
-        if not (self.scratch / "llama").is_dir():
-            raise Missing("llama.cpp's header is not here")
+        self._require_llama()
         files = [file for name in WITHOUT_SCREENS for file in self._files(f"{folder}/{name}")]
-        imports = [part for path in ("modules", "core/.build/debug/Modules", "llama") for part in ("-I", path)]
-        return self._check_types("GuardedChat", files, *imports)
+        return self._check_types("GuardedChat", files, *self._imports("modules", f"{BUILT}/Modules", "llama"))
+
+    def link(self, program: str, files: Sequence[str], libraries: str, linked: Sequence[str]) -> Outcome:
+        """Compile files to a program with core in it, and with shared libraries that it finds in a folder.
+
+        Raises:
+            Missing: llama.cpp's header is not here.
+        """
+        self._require_llama()
+        objects = (self.scratch / BUILT / "GuardedChatCore.build").glob("*.o")
+        core = [str(path.relative_to(self.scratch)) for path in objects]
+        found = (f"-L{libraries}", "-Xlinker", "-rpath", "-Xlinker", f"{self.swift.seen(self.scratch)}/{libraries}")
+        imports = self._imports(f"{BUILT}/Modules", "llama")
+        return self._swift("swiftc", "-o", program, *LANGUAGE, *imports, *files, *core, *found, *linked)
 
     def parse(self, folder: str = "app") -> Outcome:
         """Parse the app, its screens included."""
@@ -114,6 +120,13 @@ class Workshop:
         # As a whole, because the compiler would stop behind the first file that is wrong.
         whole = ("-wmo", "-parse-as-library", "-module-name", module)
         return self._swift("swiftc", "-typecheck", *whole, *LANGUAGE, *STRICT, *options, *files)
+
+    def _require_llama(self) -> None:
+        if not (self.scratch / "llama").is_dir():
+            raise Missing("llama.cpp's header is not here")
+
+    def _imports(self, *folders: str) -> list[str]:
+        return [part for folder in folders for part in ("-I", folder)]
 
     def _files(self, folder: str) -> list[str]:
         return sorted(str(path.relative_to(self.scratch)) for path in (self.scratch / folder).rglob("*.swift"))

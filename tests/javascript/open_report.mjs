@@ -1,4 +1,5 @@
-// Opens a report in headless Chromium: reads { url, scheme?, width?, screenshot? } from stdin, writes what it saw to stdout.
+// Opens a report in headless Chromium: reads { url, views: [{ scheme?, width?, height?, screenshot? }] } from stdin, writes
+// [what it saw] to stdout.
 
 import { readFileSync } from "node:fs";
 
@@ -28,15 +29,21 @@ function look() {
   };
 }
 
-const { url, scheme = "light", width = 1060, height = 900, screenshot } = JSON.parse(readFileSync(0, "utf8"));
-const errors = [];
-const options = { colorScheme: scheme, viewport: { width, height } };
-const seen = await browsing(url, options, async (context, requests) => {
-  const page = await context.newPage();
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-  page.on("pageerror", (error) => errors.push(String(error)));
-  await page.goto(url);
-  if (screenshot) await page.screenshot({ path: screenshot, fullPage: height === 0 });
-  return { ...(await page.evaluate(look)), requests: [...requests] };
+const { url, views } = JSON.parse(readFileSync(0, "utf8"));
+const seen = await browsing(url, {}, async (context, requests) => {
+  const found = [];
+  for (const { scheme = "light", width = 1060, height = 900, screenshot } of views) {
+    const errors = [];
+    const page = await context.newPage();
+    page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+    page.on("pageerror", (error) => errors.push(String(error)));
+    await page.emulateMedia({ colorScheme: scheme });
+    await page.setViewportSize({ width, height });
+    requests.length = 0;
+    await page.goto(url);
+    if (screenshot) await page.screenshot({ path: screenshot });
+    found.push({ ...(await page.evaluate(look)), requests: [...requests], errors });
+  }
+  return found;
 });
-console.log(JSON.stringify({ ...seen, errors }));
+console.log(JSON.stringify(seen));

@@ -106,7 +106,7 @@ def test_verify_needs_no_second_run(exported: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Run, "finish", lambda *_: pytest.fail("calibrated again"))
     outcome = run("verify", exported, "-v")
     assert outcome.code == 0, outcome.stderr
-    assert "equalisation: ok" in outcome.stderr
+    assert "same function: ok" in outcome.stderr
 
 
 def test_a_changed_calibration_file_is_noticed(exported: Path, tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ def wrong_bytes(name: str, at: int) -> Fault:
     def seed(patch: pytest.MonkeyPatch) -> None:
         make = plan.encoded_tensor
 
-        def make_wrong(tensor: LoweredTensor, type_name: str) -> EncodedTensor:
-            made = make(tensor, type_name)
+        def make_wrong(tensor: LoweredTensor, *rest: Any) -> EncodedTensor:
+            made = make(tensor, *rest)
             if tensor.name != name:
                 return made
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -229,30 +229,23 @@ class TestDrawing:
 
 @pytest.mark.slow
 @needs_llama_cpp
-class TestInABrowser:
-    @pytest.fixture(params=[("light", 1060), ("dark", 400)], ids=lambda view: view[0])
-    def seen(self, request: pytest.FixtureRequest, checked: Path) -> Iterator[dict[str, Any]]:
-        scheme, width = request.param
-        asked = {"url": (checked / page.FILE).as_uri(), "scheme": scheme, "width": width}
-        done = subprocess.run(
-            ["node", str(ROOT / "tests/javascript/open_report.mjs")],
-            input=json.dumps(asked),
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"CHROMIUM": transformers_js.chromium(), "PATH": "/usr/bin:/bin"},
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout)
-
-    def test_it_opens_from_a_file_and_is_drawn_inside_its_frames(self, seen: dict[str, Any], checked: Path) -> None:
-        assert seen["requests"] == [(checked / page.FILE).as_uri()]
-        assert seen["errors"] == []
-        assert seen["scripts"] == 0
+def test_a_browser_draws_it_from_a_file_and_asks_for_nothing_else(checked: Path) -> None:
+    url = (checked / page.FILE).as_uri()
+    done = subprocess.run(
+        ["node", str(ROOT / "tests/javascript/open_report.mjs")],
+        input=json.dumps({"url": url, "views": [{"width": 1060}, {"scheme": "dark", "width": 400}]}),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CHROMIUM": transformers_js.chromium()},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for seen in json.loads(done.stdout):
+        assert (seen["requests"], seen["errors"], seen["scripts"]) == ([url], [], 0)
+        assert "gguf int4" in seen["text"]
+        assert not seen["wide"], "the page is as narrow as its window"
         assert [box["label"] for box in seen["boxes"]] == ["sizes by component", "quality against size", *PLOTS, *PLOTS]
         for box in seen["boxes"]:
             assert box["shapes"] > 1
-            assert box["outside"] == []
-        assert not seen["wide"]
-        assert "gguf int4" in seen["text"]
+            assert box["outside"] == [], "everything is drawn inside its frame"
