@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from exporter import targets
 from exporter.names import name_map
 from exporter.quant.allocation import losses
+from exporter.quant.allocation.types import matrices
+from exporter.source import Source, SourceOptions, open_source
+from exporter.targets.base import Options
 from tests.fixtures.models import TinySpec, write_huggingface
 from tests.pipeline.conftest import needs_llama_cpp
 from tests.pipeline.harness import Outcome, manifest, run, sha256, tensors
@@ -32,6 +36,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_huggingface(tmp_path_factory.mktemp("source") / "tiny", SPEC)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    folder = write_huggingface(tmp_path_factory.mktemp("source") / "tied", SPEC.replace(tied=True))
+    return open_source(str(folder), SourceOptions())
 
 
 def export(
@@ -66,6 +76,7 @@ def measured(out: Path) -> Path:
 # --- sizes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_file_has_the_size_that_was_asked_for_and_is_proved(exported: Path) -> None:
     size = (exported / "gguf/tiny-INT4.gguf").stat().st_size
     assert 0.99 * SIZE <= size <= SIZE
@@ -75,6 +86,7 @@ def test_the_file_has_the_size_that_was_asked_for_and_is_proved(exported: Path) 
     assert found["allocation"]["budget"] == {"nbytes": SIZE}
 
 
+@pytest.mark.slow
 def test_the_file_has_the_types_of_the_plan_and_several_of_them(exported: Path) -> None:
     types = plan_of(exported)["types"]
     stored = {name: kind for name, (kind, _, _) in tensors(exported / "gguf/tiny-INT4.gguf").items()}
@@ -83,6 +95,28 @@ def test_the_file_has_the_types_of_the_plan_and_several_of_them(exported: Path) 
             assert stored[theirs] == {"int4": "Q4_0", "int8": "Q8_0"}.get(types[ours], types[ours].upper())
     assert len(set(types.values())) > 1
     assert len(types) == 7 * SPEC.n_layers + 2
+
+
+@pytest.mark.parametrize(
+    ("target", "quant"),
+    [("gguf", "int4"), ("gguf", "q4_k_m"), ("onnx", "int4"), ("onnx", "q4f16"), ("executorch", "int4")],
+)
+def test_what_types_take_is_what_files_hold(target: str, quant: str, tied: Source) -> None:
+    if not all(targets.get(target).runtime_versions().values()):
+        pytest.skip(f"{target} is not installed")
+    kinds, known = targets.get(target).quant(quant).types, matrices(tied.graph())
+    random = Random(0)
+    sizes = []
+    for _ in range(2):
+        chosen = {
+            name: random.choice([kind for kind in kinds.values() if not kind.misfit(matrix.shape, matrix.roles)])
+            for name, matrix in known.items()
+        }
+        named = {name: kind.name for name, kind in chosen.items()}
+        plan = targets.get(target).plan(tied.subject(), quant, Options(types=named))
+        ours = sum(kind.nbytes(known[name].shape, known[name].roles) for name, kind in chosen.items())
+        sizes.append(plan.weight_bytes - ours)
+    assert sizes[0] == sizes[1] < 8 * SPEC.dim * (2 * SPEC.n_layers + 1), "norms and an epsilon"
 
 
 @pytest.mark.slow
@@ -106,11 +140,13 @@ def test_every_target_hits_a_budget_and_its_runtime_agrees(
 # --- proved again ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_verify_takes_the_types_from_the_folder(exported: Path) -> None:
     outcome = run("verify", exported)
     assert outcome.code == 0, outcome.stderr
 
 
+@pytest.mark.slow
 def test_a_file_with_other_types_than_its_plan_fails(exported: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(exported, tmp_path / "copy"))
     document, plan = manifest(copy), plan_of(copy)
@@ -131,6 +167,7 @@ def test_a_file_with_other_types_than_its_plan_fails(exported: Path, tmp_path: P
 # --- plans -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_plan_and_another_budget_measures_nothing_again(
     exported: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +182,7 @@ def test_a_dry_run_shows_the_plan_and_another_budget_measures_nothing_again(
     assert "feed_forward.w2" in shown
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_used_again_and_edited(exported: Path, source: Path, tmp_path: Path) -> None:
     plan = plan_of(exported)
     (tmp_path / "plan.json").write_text(json.dumps(plan))
@@ -165,6 +203,7 @@ def test_a_plan_can_be_used_again_and_edited(exported: Path, source: Path, tmp_p
 # --- refusals ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -184,6 +223,7 @@ def test_a_budget_that_no_choice_meets_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_types_that_were_not_measured_need_a_text(exported: Path, source: Path, tmp_path: Path) -> None:
     options = ("--calibrate", measured(exported), "--bits-per-weight", 6)
     outcome = export(source, tmp_path / "out", *options, quant="q4_k_m")
