@@ -183,6 +183,17 @@ def test_a_dry_run_shows_the_plan_and_another_budget_measures_nothing_again(
 
 
 @pytest.mark.slow
+def test_several_targets_have_a_plan_each_on_the_same_losses(exported: Path, source: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(exported, tmp_path / "out"))
+    options = ("--target", "onnx", "--bits-per-weight", 6.5, *TOKENS, "--dry-run", "--format", "json")
+    found = {one["target"]: one for one in export(source, out, *options).json["artifacts"]}
+    assert found.keys() == {"gguf", "onnx"}
+    for one in found.values():
+        assert 0.99 * 6.5 <= one["bits_per_weight"] <= 6.5
+    assert "int4-g64" in found["onnx"]["plan"]["types"].values()
+
+
+@pytest.mark.slow
 def test_a_plan_can_be_used_again_and_edited(exported: Path, source: Path, tmp_path: Path) -> None:
     plan = plan_of(exported)
     (tmp_path / "plan.json").write_text(json.dumps(plan))

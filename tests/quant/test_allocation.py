@@ -107,12 +107,12 @@ def test_the_losses_of_all_matrices_add_up(measured: dict[str, Measured]) -> Non
     assert sum(losses["int8"] for losses in known.losses.values()) == pytest.approx(known.divergence(rounded), rel=0.2)
 
 
-def test_every_matrix_has_a_loss_in_every_type_that_can_hold_it(measured: dict[str, Measured]) -> None:
+def test_every_matrix_has_a_loss_in_every_type_that_its_columns_fill(measured: dict[str, Measured]) -> None:
     known = measured["untied"]
     assert known.losses.keys() == matrices(known.model).keys()
     for name, matrix in matrices(known.model).items():
-        assert set(known.losses[name]) == {k.name for k in TYPES.values() if not k.misfit(matrix.shape, matrix.roles)}
-    assert set(known.losses["tok_embeddings.weight"]) == {"coarse", "int4-g64", "int8"}
+        assert set(known.losses[name]) == {k.name for k in TYPES.values() if matrix.shape[1] % k.multiple == 0}
+    assert set(known.losses["tok_embeddings.weight"]) == set(TYPES), "some other target may look it up as int4"
     assert set(known.losses["layers.0.feed_forward.w2.weight"]) == {"coarse", "int4", "int8"}  # 96 columns
 
 

@@ -43,7 +43,7 @@ GRADIENT_TOKENS = 2048
 def measure(
     model: ir.Model, calibrated: Calibrated, windows: Tokens, types: Collection[WeightType], progress: Progress
 ) -> Losses:
-    """The loss of every matrix in every type that can hold it.
+    """The loss of every matrix in every type that its columns fill.
 
     Args:
         model: An equalised graph with float weights.
@@ -132,12 +132,15 @@ def _errors(
     calibrated: Calibrated,
     factored: Callable[[int], gptq.Hessian] | None = None,
 ) -> Iterator[tuple[WeightType, torch.Tensor]]:
-    """What some rows of a weight lose in each type that can hold it, float32 ``[n, in]``."""
+    """What some rows of a weight lose in each type that its columns fill, float32 ``[n, in]``.
+
+    Which target reads it as what does not matter: the losses are for all of them.
+    """
     tensor, played = row_tensor(weight), roles(weight)
     exact = fisher.selected(weight, rows)
     importance = calibrated.importance(tensor)
     for kind in types:
-        if not kind.misfit(tensor.dims, played):
+        if not kind.misfit(tensor.dims, frozenset()):
             second_order = factored if played == {LINEAR} else None
             yield kind, exact - torch.from_numpy(_rounded(exact.numpy(), kind, importance, second_order))
 
