@@ -39,8 +39,10 @@ def main() -> None:
     prequantized.add_argument("--layers", type=int, help="default: the shape's own")
     for costly in (cost, prequantized):
         costly.add_argument("--alone", action="store_true", help="without the peer, which takes minutes")
-    for timed in ("speed", "activations"):
-        commands.add_parser(timed).add_argument("--threads", type=int, default=cores())
+    speed = commands.add_parser("speed")
+    speed.add_argument("--shape", action="append", choices=executorch_speed.SHAPES, help="default: all")
+    for timed in (speed, commands.add_parser("activations")):
+        timed.add_argument("--threads", type=int, default=cores())
     arguments = parser.parse_args()
     print(f"{machine()}\n")
     if arguments.command == "cost":
@@ -52,7 +54,7 @@ def main() -> None:
     elif arguments.command == "prequantized":
         executorch_prequantized.run(arguments.shape, arguments.layers, with_peer=not arguments.alone)
     elif arguments.command == "speed":
-        executorch_speed.run(arguments.threads)
+        executorch_speed.run(arguments.shape or [*executorch_speed.SHAPES], arguments.threads)
     else:
         executorch_activations.run(arguments.threads)
 

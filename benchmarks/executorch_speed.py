@@ -17,6 +17,7 @@ from benchmarks.exports import export
 from exporter import parity
 from exporter.source import SourceOptions, open_source
 
+SHAPES = {"demo": "SmolLM2-135M", "1b": "Llama-3.2-1B's shape"}
 OURS = ("int4-e4g32", "int4", "int8", "int8w")
 
 
@@ -39,12 +40,12 @@ def _rows(name: str, shape: str, quants: Sequence[str], threads: int) -> None:
         )  # fmt: skip
 
 
-def run(threads: int) -> None:
+def run(shapes: Sequence[str], threads: int) -> None:
     """Print the table."""
     print(f"threads: {threads}\n")
     table.head(
         "model", "file", "prefill tokens/s", "decode tokens/s",
         "prefill, CPU ms a token", "decode, CPU ms a token", "this / peer, tokens/s: prefill, decode",
     )  # fmt: skip
-    _rows("SmolLM2-135M", "demo", OURS, threads)
-    _rows("Llama-3.2-1B's shape", "1b", OURS, threads)
+    for shape in shapes:
+        _rows(SHAPES[shape], shape, OURS, threads)
