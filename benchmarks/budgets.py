@@ -77,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help="any English text of 100 kB or more")
     parser.add_argument("--size", action="append", required=True, type=lambda text: Size().convert(text, None, None))
+    parser.add_argument("--quant", action="append", choices=MIXED, help="default: " + ", ".join(MIXED))
     parser.add_argument("--calibrate", default="builtin", help="the text to calibrate on")
     parser.add_argument("--calibration-tokens", type=int, default=DEFAULT_TOKENS)
     parser.add_argument("--sigma", type=float, default=0.25, help="of the rescaled demo model")
@@ -84,7 +85,7 @@ def main() -> None:
     text = arguments.text.read_text(encoding="utf-8")
     bench = Bench(arguments.sigma, text, Asked(arguments.calibrate, arguments.calibration_tokens))
     table.head("model", "quant", "MB", "predicted", *COLUMNS)
-    for quant in MIXED:
+    for quant in arguments.quant or MIXED:
         bench.uniform(quant)
         for nbytes in arguments.size:
             bench.mixed(quant, nbytes)

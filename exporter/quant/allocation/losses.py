@@ -2,8 +2,9 @@
 
 For each matrix and type some rows are rounded as an export would round them, and what their outputs then miss on a text
 is weighed by how much these outputs matter (``fisher``). So the losses of all matrices have one unit and add up, as far
-as rounding errors are small and independent. GPTQ sees the second moments of the unrounded model here: what it makes up
-for later, where it knows the errors of earlier layers, is in no loss.
+as rounding errors are small and independent. GPTQ sees the second moments of the unrounded model here, and of other
+windows than those on which its errors count; what it makes up for later, where it knows the errors of earlier layers,
+is in no loss.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ def measure(
 
 
 def _spread(windows: Tokens) -> tuple[Tokens, Tokens]:
-    """Evenly spaced windows for derivatives, and more that only the second moments see."""
+    """Evenly spaced windows on which losses are measured, and others for the second moments."""
 
     def spaced(found: Tokens, n_tokens: int) -> npt.NDArray[np.intp]:
         n = min(len(found), max(1, n_tokens // found.shape[1]))
         return np.linspace(0, len(found) - 1, n).round().astype(np.intp)
 
     seen = windows[spaced(windows, MOMENT_TOKENS)]
-    first = spaced(seen, GRADIENT_TOKENS)
+    first = spaced(seen, min(GRADIENT_TOKENS, seen.size // 2))
     return seen[first], np.delete(seen, first, axis=0)
 
 
@@ -110,9 +111,11 @@ class _Inputs:
             return
         if value not in self._moments:
             self._moments[value], self._kept[value] = torch.zeros(output.shape[-1], output.shape[-1]), []
-        self._moments[value] += gram(output, output)
         if len(self._kept[value]) < self.n_kept:
             self._kept[value].append(output)
+        else:
+            # Not of the tokens that errors are measured on: GPTQ fits the ones it sees, and other types fit none.
+            self._moments[value] += gram(output, output)
 
     def seen(self, value: ir.Value) -> torch.Tensor:
         """The first windows of an activation, ``[windows, tokens, width]``."""
