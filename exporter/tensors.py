@@ -77,11 +77,9 @@ class RowTensor(ir.LazyTensor):
         encoded: EncodedRows | None = None,
         quantized: QuantizedRows | None = None,
     ) -> None:
-        n_rows = int(shape[0])
-
         def whole() -> ir.TensorProtocol:
             # Not a method: a tensor that refers to itself keeps its weights until somebody collects garbage.
-            return ir.Tensor(read(0, n_rows).astype(dtype.numpy(), copy=False), dtype=dtype)
+            return ir.Tensor(read(0, int(shape[0])).astype(dtype.numpy(), copy=False), dtype=dtype)
 
         super().__init__(whole, dtype=dtype, shape=ir.Shape(shape), name=name)
         self.read = read
