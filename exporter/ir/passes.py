@@ -28,7 +28,7 @@ def run(rewrite: VerifiedPass, model: ir.Model) -> ir.Model:
     """
     try:
         rewrite(model)
-    except passes.PassError as error:
+    except (passes.PassError, passes.InvariantError) as error:
         if isinstance(error.__cause__, GraphError):
             raise error.__cause__ from None
         raise
