@@ -20,26 +20,17 @@ from benchmarks.judging import COLUMNS, Judge
 from benchmarks.rescaled import SEEDS, demo_checkpoint, label
 from exporter.artifact import sha256_file
 from exporter.calibration import DEFAULT_TOKENS, Asked, model_digest, obtain
+from exporter.console import SilentReporter
 from exporter.quant.apply import DEFAULT_ROUNDING
 from exporter.quant.calibration.file import Calibration
 from exporter.quant.schemes import INT4
 from exporter.source import Source, SourceOptions, open_source
-from exporter.targets.base import Options, Progress
+from exporter.targets.base import Options
 from exporter.targets.gguf.capabilities import QUANTS
 from exporter.targets.gguf.runtime import LlamaCpp
 from exporter.targets.gguf.target import GGUF
 
 DEFAULT_QUANTS = ("int4", "q4_0", "q4_k_m", "int8", "q8_0")
-
-
-class _Silent:
-    """A reporter that says nothing."""
-
-    def note(self, message: str) -> None:
-        pass
-
-    def stage(self, title: str, total_bytes: int | None = None) -> Progress:
-        return lambda *_: None
 
 
 def _row(
@@ -58,7 +49,9 @@ def _row(
 def _calibrated(asked: Asked, source: Source) -> Calibration:
     hashes = {file: sha256_file(file) for file in source.checkpoint.files}
     # Kept in the cache: another run of this benchmark finds it there.
-    return obtain(asked, source, model_digest(hashes, {}), {INT4}, CACHE, _Silent())
+    return obtain(
+        asked, source, model_digest(hashes, {"rotate": source.rotated or None}), {INT4}, CACHE, SilentReporter()
+    )
 
 
 def main() -> None:
@@ -67,12 +60,14 @@ def main() -> None:
     parser.add_argument("--quant", action="append", help="default: " + ", ".join(DEFAULT_QUANTS))
     parser.add_argument("--calibrate", action="append", default=[], help="a text to calibrate on; repeatable")
     parser.add_argument("--calibration-tokens", type=int, default=DEFAULT_TOKENS)
+    parser.add_argument("--rotate", action="store_true", help="in another basis; see exporter/quant/rotate.py")
     parser.add_argument("--sigma", type=float, action="append", help="default: all of " + ", ".join(map(str, SEEDS)))
     arguments = parser.parse_args()
     text = arguments.text.read_text(encoding="utf-8")
+    options = SourceOptions(rotate=arguments.rotate or None)
     table.head("model", "quant", "MB", *COLUMNS)
     for sigma in arguments.sigma or SEEDS:
-        source = open_source(str(demo_checkpoint(sigma)), SourceOptions())
+        source = open_source(str(demo_checkpoint(sigma)), options)
         judge = Judge.of(source, text)
         with tempfile.TemporaryDirectory() as folder:
             for quant in arguments.quant or DEFAULT_QUANTS:

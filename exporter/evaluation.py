@@ -182,7 +182,9 @@ def interval(windows: Sequence[npt.NDArray[Any]], seed: int = 0) -> Interval:
     """Mean over all positions, and its 95 % interval by resampling windows of equal length."""
     means = np.array([float(np.mean(window)) for window in windows])
     drawn = np.random.default_rng(seed).integers(0, len(means), (RESAMPLINGS, len(means)))
-    low, high = np.quantile(means[drawn].mean(axis=1), (0.025, 0.975))
+    # A mean of equal numbers may come out a rounding beside them.
+    resampled = means[drawn].mean(axis=1).clip(means.min(), means.max())
+    low, high = np.quantile(resampled, (0.025, 0.975))
     return Interval(float(means.mean()), float(low), float(high))
 
 

@@ -252,10 +252,10 @@ def check_rounding(source: Mapping[str, RowTensor], errors: Mapping[str, WeightE
     return Check("rounding", excess <= 0, f"largest error of a row {error:.2g} ({where})")
 
 
-def check_rewritten(reference: Reference, logits: Logits) -> Check:
+def check_rewritten(reference: Reference, rewritten: Reference) -> Check:
     """Equalised and rotated weights compute the logits of the source, to a few roundings of float32."""
     std = float(reference.logits.std()) or 1.0
-    difference = float(np.abs(reference.logits - logits).max()) / std
+    difference = float(np.abs(reference.logits - rewritten.logits).max()) / std
     # Written so that NaN fails.
     passed = difference <= REWRITTEN
     return Check("same function", passed, f"largest difference {difference:.2g} of the logits' std")
@@ -302,7 +302,7 @@ def check_logits(faithfulness: Divergence, quant: Quant) -> Check:
 
 
 def check_range(reference: Reference, quant: Quant) -> Check:
-    """The activations of the source fit into the type that the artifact computes in, as the artifact scales them."""
+    """The unquantized activations fit into the type that the artifact computes in, as the artifact scales them."""
     scaled = {
         name: peak / (quant.residual_headroom if name in reference.residual_terms else 1)
         for name, peak in reference.peaks.items()
@@ -378,7 +378,7 @@ def verify(
     reference: Reference,
     token_ids: Sequence[int],
     texts: Sequence[str],
-    rewritten: Check | None = None,
+    rewritten: Reference | None = None,
 ) -> Parity:
     """Check one artifact.
 
@@ -393,7 +393,7 @@ def verify(
         reference: The unquantized reference on ``token_ids``.
         token_ids: Tokens to run, from :func:`probe_tokens`.
         texts: Hostile texts for the tokenizer check.
-        rewritten: Whether equalisation and rotation kept the source's function, if there was any.
+        rewritten: What the equalised or rotated graph computes unquantized, if the artifact was made of one.
 
     Returns:
         All checks with their details; the verdict is ``fail`` if one did not pass.
@@ -409,9 +409,9 @@ def verify(
         check_vocabulary(tokenizer, artifact.tokenizer),
     ]
     if rewritten is not None:
-        checks.append(rewritten)
+        checks.append(check_rewritten(reference, rewritten))
     if quant.max_activation is not None:
-        checks.append(check_range(reference, quant))
+        checks.append(check_range(rewritten or reference, quant))
     try:
         checks.append(check_tokenizer(tokenizer, runtime, texts))
         candidate = runtime.logits(token_ids, prefill=max(1, len(token_ids) - N_DECODED))

@@ -25,7 +25,7 @@ class Prover:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._rewritten: dict[Path | None, tuple[ir.Model, parity.Check]] = {}
+        self._rewritten: dict[Path | None, tuple[ir.Model, parity.Reference]] = {}
         self._token_ids = parity.probe_tokens(source.tokenizer, source.config)
         self._texts = probe_texts()
         self._reference: parity.Reference | None = None
@@ -33,7 +33,7 @@ class Prover:
     def prove(
         self, target: Target, quant: str, plan: Plan, files: Sequence[Path], calibration: Calibration | None = None
     ) -> parity.Parity:
-        """Check one artifact against its plan and the source, equalised by the calibration that it was made with."""
+        """Check one artifact against its plan and the source, rewritten as the artifact was."""
         if reason := target.not_run(quant):
             try:
                 return parity.inspected(reason, target.inspect(plan, files))
@@ -42,7 +42,7 @@ class Prover:
         if self._reference is None:
             self._reference = parity.reference(self._source.graph(), self._token_ids)
         as_read = calibration is None and not self._source.rotated
-        rewritten = None if as_read else self._rewritten_for(calibration, self._reference)
+        rewritten = None if as_read else self._rewritten_for(calibration)
         try:
             artifact = target.read_back(files)
         except ExporterError as error:
@@ -61,15 +61,10 @@ class Prover:
             rewritten=None if rewritten is None else rewritten[1],
         )
 
-    def _rewritten_for(
-        self, calibration: Calibration | None, reference: parity.Reference
-    ) -> tuple[ir.Model, parity.Check]:
-        """The graph that integers were chosen for, and whether it computes what the source does."""
-        from exporter.ir import interpreter
-
+    def _rewritten_for(self, calibration: Calibration | None) -> tuple[ir.Model, parity.Reference]:
+        """The graph that integers were chosen for, and what it computes."""
         key = None if calibration is None else calibration.path
         if key not in self._rewritten:
             model = self._source.subject(calibration).model
-            check = parity.check_rewritten(reference, interpreter.logits(model, self._token_ids))
-            self._rewritten[key] = model, check
+            self._rewritten[key] = model, parity.reference(model, self._token_ids)
         return self._rewritten[key]

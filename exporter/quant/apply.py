@@ -13,7 +13,7 @@ from onnx_ir import passes
 
 from exporter.errors import GraphError
 from exporter.ir import ops
-from exporter.ir.verify import verify
+from exporter.ir.passes import VerifiedPass, run
 from exporter.ir.weights import float_rows, is_quantized, quantized_parts, quantized_weights, row_tensor
 from exporter.quant import rounding
 from exporter.quant.blocks import Importance, quantize_tensor
@@ -82,7 +82,7 @@ def cast_tensor(source: RowTensor, dtype: ir.DataType) -> RowTensor:
     return RowTensor(str(source.name), dtype, source.dims, read)
 
 
-class ApplyRecipe(passes.InPlacePass):
+class ApplyRecipe(VerifiedPass):
     """Quantize or cast every weight of a graph as a recipe says.
 
     Args:
@@ -98,12 +98,6 @@ class ApplyRecipe(passes.InPlacePass):
         self.recipe = recipe
         self.methods = {**DEFAULT_ROUNDING, **(methods or {})}
         self.calibrated = calibrated
-
-    def requires(self, model: ir.Model) -> None:
-        verify(model)
-
-    def ensures(self, model: ir.Model) -> None:
-        verify(model)
 
     def call(self, model: ir.Model) -> passes.PassResult:
         modified = False
@@ -193,10 +187,4 @@ def apply_recipe(
     Raises:
         GraphError: If the graph is invalid or the recipe does not fit it.
     """
-    try:
-        ApplyRecipe(recipe, methods, calibrated)(model)
-    except passes.InvariantError as error:
-        if isinstance(error.__cause__, GraphError):
-            raise error.__cause__ from None
-        raise
-    return model
+    return run(ApplyRecipe(recipe, methods, calibrated), model)

@@ -21,7 +21,7 @@ from onnx_ir import passes
 
 from exporter.errors import GraphError
 from exporter.ir import ops
-from exporter.ir.verify import verify
+from exporter.ir.passes import VerifiedPass
 from exporter.ir.weights import row_tensor
 from exporter.tensors import RowTensor
 
@@ -136,7 +136,7 @@ def rescaled(weight: RowTensor, rows: Floats | None, columns: Floats | None) -> 
     return RowTensor(str(weight.name), ir.DataType.FLOAT, weight.dims, read)
 
 
-class Equalize(passes.InPlacePass):
+class Equalize(VerifiedPass):
     """Fold factors into the weights on both sides of their activations.
 
     Args:
@@ -148,7 +148,7 @@ class Equalize(passes.InPlacePass):
         self.factors = factors
 
     def requires(self, model: ir.Model) -> None:
-        verify(model)
+        super().requires(model)
         activations = {str(v.name): v for node in model.graph for v in node.outputs}
         for name, factor_ in self.factors.items():
             value = activations.get(name)
@@ -165,9 +165,6 @@ class Equalize(passes.InPlacePass):
                 weight = node.inputs[1]
                 if weight is not None and len(list(weight.uses())) > 1:
                     raise GraphError(f"weight {weight.name} has two users, of which one knows nothing of {name}")
-
-    def ensures(self, model: ir.Model) -> None:
-        verify(model)
 
     def call(self, model: ir.Model) -> passes.PassResult:
         for weight in list(model.graph.initializers.values()):

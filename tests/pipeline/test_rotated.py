@@ -11,6 +11,7 @@ from onnx_ir import passes
 
 from exporter import targets
 from exporter.ir.passes import VerifiedPass
+from exporter.quant.equalize import Equalize
 from exporter.quant.rotate import Rotate
 from exporter.tensors import from_array
 from tests.fixtures.models import TinySpec, write_huggingface
@@ -19,7 +20,7 @@ from tests.pipeline.harness import export, manifest, run
 
 pytestmark = needs_llama_cpp
 
-SPEC = TinySpec(tied=True)
+SPEC = TinySpec(tied=True, head_dim=32)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,22 @@ def test_a_rotation_that_changes_the_function_is_found_out(
     out = tmp_path / "out"
     assert export(source, out, "f32", check=True, options=("--rotate",)).code == 3
     assert not checks(out)["f32"]["same function"]
+
+
+def test_it_is_the_rewritten_activations_that_must_fit_into_float16(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enormous(VerifiedPass):
+        """The same function, but that one activation is a million times as large."""
+
+        def call(self, model: ir.Model) -> passes.PassResult:
+            return Equalize({"layers.0.attention_norm": np.full(SPEC.dim, 1e-6, np.float32)})(model)
+
+    monkeypatch.setattr("exporter.source.Rotate", Enormous)
+    out = tmp_path / "out"
+    assert run("export", source, "--target", "onnx", "--quant", "f16", "--rotate", "--out", out).code == 3
+    assert checks(out)["f16"]["same function"]
+    assert not checks(out)["f16"]["range"]
 
 
 def test_an_importance_matrix_does_not_know_the_rotated_channels(source: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from exporter.targets.executorch.walk import Lowered
 
 DYNAMIC = False
 COPIES = 4.0
+HALF_BYTES = 2
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

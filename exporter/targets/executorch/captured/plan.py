@@ -80,6 +80,10 @@ class Compiler(Protocol):
         """Whether a program takes prompts of any length."""
 
     @property
+    def HALF_BYTES(self) -> int:
+        """Of a number of the module in rows of float16."""
+
+    @property
     def COPIES(self) -> float:
         """Peak of anonymous memory over what the weights take in the module."""
 
@@ -168,8 +172,8 @@ class CapturedPlan:
 
     @property
     def _itemsize(self) -> int:
-        """Of a number of the module: Vulkan's are float32, its compiler makes halves of them."""
-        return 2 if self._quant.half and self._quant.backend == "coreml" else 4
+        """Of a number of the module."""
+        return self._compiler.HALF_BYTES if self._quant.half else 4
 
     @property
     def requires(self) -> Mapping[str, Any]:

@@ -27,6 +27,8 @@ from exporter.tensors import Array
 
 DYNAMIC = True
 COPIES = 4.0
+HALF_BYTES = 4
+"""The module computes in float32; its compiler makes halves of it."""
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
