@@ -58,7 +58,7 @@ _OF_THE_BUILD_FILE = (
     "--calibration-tokens", type=click.IntRange(min=1), help="How many tokens of the text.", show_default="16384"
 )
 @click.option(
-    "--rotate", is_flag=True, help="Rotate the residual stream and heads' values first; a tied head becomes untied."
+    "--rotate", is_flag=True, help="Rotate the residual stream and heads' values first; see docs/quantization.md."
 )
 @click.option("--target-size", type=Size(), help="Choose a type for each matrix so that the files have this size.")
 @click.option(
